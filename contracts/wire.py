@@ -1,0 +1,105 @@
+"""Between bytes and messages."""
+
+from __future__ import annotations
+
+import re
+from json import JSONDecodeError, loads
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from contracts._base import Message
+from contracts.failsafe import FailsafeEvent
+from contracts.intent import ExecutionIntent
+from contracts.orders import OrderEvent
+from contracts.response import ExecutionResponse
+
+_INTENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+_M = TypeVar("_M", bound=Message)
+
+
+class ContractError(ValueError):
+    """The bytes are no message of ours. Its text names each field and the cure."""
+
+    def __init__(self, faults: list[str], intent_id: str | None = None) -> None:
+        super().__init__("; ".join(faults))
+        #: One line a fault, each starting with the field's name.
+        self.faults = faults
+        #: The id, when the bytes have a readable one.
+        self.intent_id = intent_id
+
+
+def dump(message: Message) -> bytes:
+    """A message as compact JSON. Fields that are absent are left out."""
+    return message.__pydantic_serializer__.to_json(message, exclude_none=True)
+
+
+def load_intent(body: bytes | str) -> ExecutionIntent:
+    """
+    Read an intent.
+
+    Raises:
+        ContractError: the bytes are no intent; ``intent_id`` is set where it can be read.
+    """
+    return _load(ExecutionIntent, body)
+
+
+def load_response(body: bytes | str) -> ExecutionResponse:
+    """
+    Read a response.
+
+    Raises:
+        ContractError: the bytes are no response.
+    """
+    return _load(ExecutionResponse, body)
+
+
+def load_event(body: bytes | str) -> FailsafeEvent:
+    """
+    Read a failsafe event.
+
+    Raises:
+        ContractError: the bytes are no failsafe event.
+    """
+    return _load(FailsafeEvent, body)
+
+
+def load_order_event(body: bytes | str) -> OrderEvent:
+    """
+    Read an order event.
+
+    Raises:
+        ContractError: the bytes are no order event.
+    """
+    return _load(OrderEvent, body)
+
+
+def _load(model: type[_M], body: bytes | str) -> _M:
+    try:
+        return model.__pydantic_validator__.validate_json(body)
+    except ValidationError as error:
+        raise ContractError(explain(error), readable_intent_id(body)) from None
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line a fault, ``field: what is wrong``, without the offending value (it may be huge, or a secret)."""
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        field = ".".join(str(part) for part in fault["loc"])
+        text = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            text = "unknown field; remove it or correct its spelling"
+        lines.append(f"{field}: {text}" if field else text)
+    return lines
+
+
+def readable_intent_id(body: bytes | str) -> str | None:
+    """The intent_id of bytes that are otherwise no intent, where one can be read."""
+    try:
+        document = loads(body)
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return None
+    candidate = document.get("intent_id") if isinstance(document, dict) else None
+    if isinstance(candidate, str) and _INTENT_ID.fullmatch(candidate):
+        return candidate
+    return None

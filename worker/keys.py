@@ -1,0 +1,124 @@
+"""
+Every Redis key, its type and its life span. No other module spells a key.
+
+The braces are literal: all keys of a route share one cluster slot.
+
+=============================  ======  ==========================  ==========================================
+key                            type    lives                       holds
+=============================  ======  ==========================  ==========================================
+exec:routes                    hash    for ever                    route → JSON: broker, mode, account
+exec:{ROUTE}:intents           stream  trimmed once settled        ``body`` = an intent as JSON
+exec:{ROUTE}:cancels           stream  trimmed once settled        CANCEL intents, read first
+exec:{ROUTE}:responses         stream  ``retention``               ``body`` = response JSON, ``intent_id``
+exec:{ROUTE}:failsafe          stream  ``retention``               ``body`` = event JSON, ``type``
+exec:{ROUTE}:orders            stream  ``retention``               ``body`` = order event JSON
+exec:{ROUTE}:dead              stream  until dropped               ``body`` = raw bytes, ``reason``, ``error``, ``entry_id``
+exec:{ROUTE}:audit             stream  ``retention``               every transition, one entry each
+exec:{ROUTE}:intent:ID         hash    ``retention`` from settling the ledger entry
+exec:{ROUTE}:state             hash    for ever                    incarnation, halt, guard, counters
+exec:{ROUTE}:open              zset    while unsettled             intent_id by the time somebody must look again
+exec:{ROUTE}:doubts            zset    while in doubt              intent_id by the time of its next look-up
+exec:{ROUTE}:lanes             zset    while registered            ``SYMBOL NUL ENTRY NUL ID``, all scores 0: lanes in order
+exec:{ROUTE}:ready             set     until handed out            symbols whose lane has a parked head
+exec:{ROUTE}:cancelling        hash    while a CANCEL is open      target intent_id → the CANCEL's id and symbol
+exec:{ROUTE}:noted             set     for ever                    broker orders announced as foreign or orphan
+exec:{ROUTE}:workers           hash    a heartbeat                 worker → JSON: pid, host, metrics port, beat
+=============================  ======  ==========================  ==========================================
+
+Times in Redis are milliseconds of Redis's own clock.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+#: The registry of routes, the only key outside a route.
+ROUTES = "exec:routes"
+#: The consumer group of the intents and cancels streams.
+GROUP = "workers"
+
+_ROUTE = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class RouteKeys:
+    """The keys of one route."""
+
+    route: str
+
+    def __post_init__(self) -> None:
+        if _ROUTE.fullmatch(self.route) is None:
+            raise ValueError(f"route: must be 1 to 32 of a-z, 0-9 and _, not {self.route!r}")
+
+    @cached_property
+    def prefix(self) -> str:
+        return f"exec:{{{self.route}}}:"
+
+    @cached_property
+    def intents(self) -> str:
+        return self.prefix + "intents"
+
+    @cached_property
+    def cancels(self) -> str:
+        return self.prefix + "cancels"
+
+    @cached_property
+    def responses(self) -> str:
+        return self.prefix + "responses"
+
+    @cached_property
+    def failsafe(self) -> str:
+        return self.prefix + "failsafe"
+
+    @cached_property
+    def orders(self) -> str:
+        return self.prefix + "orders"
+
+    @cached_property
+    def dead(self) -> str:
+        return self.prefix + "dead"
+
+    @cached_property
+    def audit(self) -> str:
+        return self.prefix + "audit"
+
+    @cached_property
+    def state(self) -> str:
+        return self.prefix + "state"
+
+    @cached_property
+    def open(self) -> str:
+        return self.prefix + "open"
+
+    @cached_property
+    def doubts(self) -> str:
+        return self.prefix + "doubts"
+
+    @cached_property
+    def lanes(self) -> str:
+        return self.prefix + "lanes"
+
+    @cached_property
+    def ready(self) -> str:
+        return self.prefix + "ready"
+
+    @cached_property
+    def cancelling(self) -> str:
+        return self.prefix + "cancelling"
+
+    @cached_property
+    def noted(self) -> str:
+        return self.prefix + "noted"
+
+    @cached_property
+    def workers(self) -> str:
+        return self.prefix + "workers"
+
+    @cached_property
+    def intent_prefix(self) -> str:
+        return self.prefix + "intent:"
+
+    def intent(self, intent_id: str) -> str:
+        return self.intent_prefix + intent_id
