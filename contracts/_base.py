@@ -7,36 +7,56 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
 #: Plain digits with an optional fraction. No sign, exponent, grouping, or look-alike digits.
-_DECIMAL = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,12})?", re.ASCII)
+_AMOUNT = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,12})?", re.ASCII)
+#: The same, as long as a broker's average price may get.
+_DIGITS = re.compile(r"[0-9]{1,64}(?:\.[0-9]{1,64})?", re.ASCII)
+_AMOUNT_TEXT = {"type": "string", "pattern": r"^(?=.*[1-9])[0-9]{1,18}(\.[0-9]{1,12})?$"}
+_QUANTITY_TEXT = {"type": "string", "pattern": r"^[0-9]{1,64}(\.[0-9]{1,64})?$"}
 _EPOCH = re.compile(r"[-+.0-9]+", re.ASCII)
 
 
-def _exact_decimal(value: Any) -> Decimal:
+def _amount(value: Any) -> Decimal:
+    if type(value) is str and _AMOUNT.fullmatch(value) is None:
+        raise ValueError(
+            "must be plain digits with an optional fraction, such as '10' or '70100.5' "
+            "(at most 18 digits before the point and 12 after it)"
+        )
+    exact = _quantity(value)
+    if exact == 0:
+        raise ValueError("must be greater than zero")
+    if exact >= 10**18:
+        raise ValueError("must be below 10^18")
+    exponent = exact.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -12:
+        raise ValueError("must have at most 12 digits after the point")
+    return exact
+
+
+def _quantity(value: Any) -> Decimal:
     if type(value) is str:
-        if _DECIMAL.fullmatch(value) is None:
-            raise ValueError(
-                "must be plain digits with an optional fraction, such as '10' or '70100.5' "
-                "(at most 18 digits before the point and 12 after it)"
-            )
-        value = Decimal(value)
-    elif type(value) is int:
-        value = Decimal(value)
-    elif type(value) is not Decimal:
+        if _DIGITS.fullmatch(value) is None:
+            raise ValueError("must be plain digits with an optional fraction, such as '10' or '70100.5'")
+        return Decimal(value)
+    exact = Decimal(value) if type(value) is int else value
+    if type(exact) is not Decimal:
         raise ValueError(
             f"must be an integer or a decimal string such as '0.5', not a {type(value).__name__}: "
             "binary fractions cannot hold money exactly"
         )
-    if not value.is_finite() or value <= 0:
-        raise ValueError("must be greater than zero")
-    if value >= 10**18:
-        raise ValueError("must be below 10^18")
-    exponent = value.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -12:
-        raise ValueError("must have at most 12 digits after the point")
-    return value
+    if not exact.is_finite() or exact < 0:
+        raise ValueError("must be a finite number that is not below zero")
+    return exact
 
 
 def _iso_time(value: Any) -> Any:
@@ -48,29 +68,36 @@ def _iso_time(value: Any) -> Any:
 
 
 def plain(value: Decimal) -> str:
-    """The one spelling of a decimal: no exponent, no trailing zeros (``10.50`` and ``1.05E+1`` are ``10.5``)."""
-    if value == value.to_integral_value():
-        return str(value.quantize(Decimal(1)))
-    return f"{value.normalize():f}"
+    """
+    The one spelling of a decimal: no exponent, no trailing zeros (``10.50`` and ``1.05E+1`` are ``10.5``).
+
+    Exact to the last digit: ``normalize`` and ``quantize`` would round to the decimal context's 28 digits.
+    """
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-#: A decimal above zero: an ``int``, a ``Decimal`` or a string of plain digits. Floats are refused. Written as a string.
+#: A decimal above zero: an ``int``, a ``Decimal`` or a string of plain digits. Floats are refused. Written as
+#: a string.
 Amount = Annotated[
     Decimal,
-    BeforeValidator(_exact_decimal, json_schema_input_type=int | str),
+    BeforeValidator(_amount),
     PlainSerializer(plain, return_type=str),
-    Field(
-        json_schema_extra={
-            "anyOf": [
-                {"type": "integer", "exclusiveMinimum": 0},
-                {"type": "string", "pattern": r"^[0-9]{1,18}(\.[0-9]{1,12})?$"},
-            ]
-        }
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 10**18}, _AMOUNT_TEXT]},
+        mode="validation",
     ),
+    WithJsonSchema(_AMOUNT_TEXT, mode="serialization"),
 ]
 
-#: A decimal that may be zero (cumulative quantities). Written as a string.
-Quantity = Annotated[Decimal, Field(ge=0, allow_inf_nan=False), PlainSerializer(plain, return_type=str)]
+#: The same, or zero (cumulative quantities, average prices), with as many digits as a broker gives.
+Quantity = Annotated[
+    Decimal,
+    BeforeValidator(_quantity),
+    PlainSerializer(plain, return_type=str),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, _QUANTITY_TEXT]}, mode="validation"),
+    WithJsonSchema(_QUANTITY_TEXT, mode="serialization"),
+]
 
 #: An aware time: ISO 8601 with an offset, or a ``datetime`` with a time zone. Numbers are refused.
 Time = Annotated[AwareDatetime, BeforeValidator(_iso_time, json_schema_input_type=AwareDatetime)]

@@ -77,7 +77,8 @@ class ExecutionIntent(Message):
         cls, value: dict[str, str | int | float | bool | None] | None
     ) -> dict[str, str | int | float | bool | None] | None:
         if value:
-            size = len(dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            text = dumps(value, separators=(",", ":"), ensure_ascii=False)
+            size = len(text.encode("utf-8", "surrogatepass"))
             if size > METADATA_BYTES_MAX:
                 raise ValueError(f"must be at most {METADATA_BYTES_MAX} bytes as JSON, not {size}")
         return value
@@ -104,8 +105,8 @@ class ExecutionIntent(Message):
 
     def fingerprint(self) -> str:
         """
-        Digest of what the intent means, 32 hex characters: type, symbol, venue, side, quantity, price, time in
-        force and target. Times, strategy and metadata do not count, so a retry is a replay and not a conflict.
+        Digest of what the intent means, 32 hex characters: type, symbol, venue, side, quantity, price, time
+        in force and target. Times, strategy and metadata do not count: a retry is a replay, not a conflict.
         """
         meaning = "|".join(
             (

@@ -42,13 +42,14 @@ class OrderRequest:
     limit_price: Decimal | None = None
     time_in_force: TimeInForce = TimeInForce.DAY
     venue: str | None = None
-    #: Seconds on ``CLOCK_BOOTTIME``. An adapter that has not handed its bytes to the kernel by then raises ``NotSent``.
+    #: Seconds on ``CLOCK_BOOTTIME``. An adapter that has not handed its bytes to the kernel by then raises
+    #: ``NotSent``.
     send_before: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OrderResponse:
-    """The broker confirmed that it holds the order. An adapter has no other way to answer; otherwise it raises."""
+    """The broker confirmed that it holds the order. An adapter answers so, or raises."""
 
     broker_order_id: str
     message: str = ""

@@ -60,7 +60,8 @@ class ExecutionResponse(Message):
     intent_id: IntentId
     #: True exactly when ``outcome`` is ACCEPTED: the broker holds the order that ``broker_order_id`` names.
     accepted: bool
-    #: Who answered: a broker's name, ``failsafe`` (tripped or halted), ``noop``, or ``worker`` (our other denials).
+    #: Who answered: a broker's name, ``failsafe`` (tripped or halted), ``noop``, or ``worker`` (our other
+    #: denials).
     broker: str
     #: For people. Programs read ``outcome`` and ``code``.
     message: str

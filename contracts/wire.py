@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from json import JSONDecodeError, loads
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -46,51 +46,55 @@ def load_intent(body: bytes | str) -> ExecutionIntent:
 
 def load_response(body: bytes | str) -> ExecutionResponse:
     """
-    Read a response.
+    Read a response. Fields that a newer worker added are ignored, so a producer survives its upgrade.
 
     Raises:
         ContractError: the bytes are no response.
     """
-    return _load(ExecutionResponse, body)
+    return _load(ExecutionResponse, body, extra="ignore")
 
 
 def load_event(body: bytes | str) -> FailsafeEvent:
     """
-    Read a failsafe event.
+    Read a failsafe event. Fields that a newer worker added are ignored.
 
     Raises:
         ContractError: the bytes are no failsafe event.
     """
-    return _load(FailsafeEvent, body)
+    return _load(FailsafeEvent, body, extra="ignore")
 
 
 def load_order_event(body: bytes | str) -> OrderEvent:
     """
-    Read an order event.
+    Read an order event. Fields that a newer worker added are ignored.
 
     Raises:
         ContractError: the bytes are no order event.
     """
-    return _load(OrderEvent, body)
+    return _load(OrderEvent, body, extra="ignore")
 
 
-def _load(model: type[_M], body: bytes | str) -> _M:
+def _load(model: type[_M], body: bytes | str, *, extra: Literal["ignore", "forbid"] = "forbid") -> _M:
     try:
-        return model.__pydantic_validator__.validate_json(body)
+        message: _M = model.__pydantic_validator__.validate_json(body, extra=extra)
     except ValidationError as error:
         raise ContractError(explain(error), readable_intent_id(body)) from None
+    return message
 
 
 def explain(error: ValidationError) -> list[str]:
-    """One line a fault, ``field: what is wrong``, without the offending value (it may be huge, or a secret)."""
+    """One line a fault, ``field: what is wrong``, without the value (it may be huge, or a secret)."""
     lines = []
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
-        field = ".".join(str(part) for part in fault["loc"])
-        text = fault["msg"].removeprefix("Value error, ")
+        path, text = fault["loc"], fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             text = "unknown field; remove it or correct its spelling"
+        elif path[:1] == ("metadata",) and len(path) > 2:
+            # Pydantic has one fault for each type that the value could have been.
+            path, text = path[:2], "must be a string, a finite number, true, false or null"
+        field = ".".join(str(part) for part in path)
         lines.append(f"{field}: {text}" if field else text)
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 def readable_intent_id(body: bytes | str) -> str | None:
