@@ -1,0 +1,331 @@
+"""
+The ledger: what became of every intent, in Redis, one atomic step a transition.
+
+::
+
+                         ┌── proof of not sent ──┐  (own token only; then launch again, or settle)
+                         ▼                       │
+    (none) ──claim──▶ claimed ──launch──▶ in_flight ──settle──▶ settled
+               │         │  ▲                 ├── settle ──▶ in_doubt ──resolve──▶ settled
+               ▼         │  │ handed on   lease ends              ▲
+             parked ─────┼──┘                 └──────sweep────────┘
+                     lease ends: handed to whoever sweeps
+
+A *parked* intent waits for its lane; the ledger holds its bytes. A *tombstone* is all there is of an intent whose
+CANCEL came first. Every call may be repeated after a lost reply.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import redis
+
+from worker.clock import Clock
+from worker.connection import is_unavailable
+from worker.errors import StateLost, Unavailable
+from worker.keys import GROUP, RouteKeys
+from worker.ledger import scripts
+from worker.ledger.records import (
+    Barred,
+    Buried,
+    CancelDecision,
+    CancelGate,
+    Claim,
+    Conflict,
+    Doubt,
+    Entry,
+    Gate,
+    Granted,
+    Handed,
+    Known,
+    Later,
+    Launch,
+    Launched,
+    Parked,
+    Settled,
+    Settlement,
+    Stale,
+)
+
+
+def new_token() -> str:
+    """The proof of one claim: unguessable, held in memory only."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRules:
+    """The settings that the ledger's scripts go by. Seconds, unless said otherwise."""
+
+    lease: float = 10.0
+    retention: float = 7 * 86400.0
+    #: ``wait``: an intent in doubt holds its lane; ``continue``: it does not.
+    lane_on_doubt: str = "wait"
+    max_consecutive_failures: int = 3
+    order_timeout: float = 5.0
+    #: From the end of the order time-out until the broker's list shows every order that arrived.
+    visibility_lag: float = 0.0
+    #: Launches a second on the whole route; ``None`` for no limit.
+    rate_limit: float | None = None
+    future_skew: float = 5.0
+
+
+#: What the kernel may still deliver for a sender that has died or timed out (TCP_USER_TIMEOUT), in seconds.
+USER_TIMEOUT = 1.0
+
+
+class Ledger:
+    """
+    One route's ledger. Safe to share between threads.
+
+    Every method raises ``Unavailable`` when Redis does not answer (nothing is known of the call: make the same call
+    again) and ``StateLost`` when the server has forgotten the route (send nothing, ``register`` again).
+    """
+
+    def __init__(
+        self, client: redis.Redis, route: str, worker: str, rules: LedgerRules, clock: Clock
+    ) -> None:
+        self.keys = RouteKeys(route)
+        self.rules = rules
+        self._client = client
+        self._worker = worker
+        self._clock = clock
+        self.incarnation = ""
+        k = self.keys
+        self._key_list = (
+            k.state,
+            k.open,
+            k.doubts,
+            k.lanes,
+            k.ready,
+            k.cancelling,
+            k.responses,
+            k.failsafe,
+            k.audit,
+            k.dead,
+            k.noted,
+            k.orders,
+        )
+        self._quiet_ms = _ms(rules.order_timeout + USER_TIMEOUT + rules.visibility_lag)
+        self._interval_us = round(1e6 / rules.rate_limit) if rules.rate_limit else 0
+
+    def register(self, *, broker: str, mode: str, start_halted: bool) -> str:
+        """
+        Find or make the route's state. Returns ``found``, ``made``, or ``halted`` when it was made halted:
+        a live route without a history, or one whose history was lost under this worker.
+        """
+        known, self.incarnation = self.incarnation, ""
+        try:
+            incarnation, how = self._call(
+                "register",
+                new_token(),
+                known,
+                self.rules.max_consecutive_failures,
+                int(start_halted),
+                broker,
+                mode,
+            )
+        except Unavailable:
+            self.incarnation = known
+            raise
+        self.incarnation = incarnation.decode()
+        return str(how.decode())
+
+    def claim(self, entries: Sequence[Entry]) -> list[Claim]:
+        """Take the right to work these intents, or learn for each why not."""
+        return [_claim(answer) for answer in self._call("claim", *chain.from_iterable(entries))]
+
+    def launch(self, wanted: Sequence[tuple[str, str, int]]) -> list[Launch]:
+        """
+        Note that these orders are about to leave: (intent_id, token, attempt) each. The last gate.
+
+        The time to send starts here, before the note is written, and ends with the order time-out or the expiry.
+        """
+        started = self._clock.boottime()
+        limits = (self._quiet_ms, self._interval_us, _ms(self.rules.future_skew))
+        answers = self._call("launch", *limits, *chain.from_iterable(wanted))
+        return [_launch(answer, started, self.rules.order_timeout) for answer in answers]
+
+    def settle(self, ends: Sequence[Settlement], want: int = 0) -> tuple[list[Settled], list[Handed]]:
+        """Close these intents, publish their answers and events, and take up to ``want`` lane heads in turn."""
+        token = new_token()
+        answers, granted = self._call("settle", want, token, *chain.from_iterable(ends))
+        return [Settled(answer.decode()) for answer in answers], _handed(granted, token)
+
+    def sweep(self, want: int) -> tuple[list[Handed], list[str]]:
+        """Take what nobody works on any more or whose turn has come; and learn which intents fell in doubt."""
+        token = new_token()
+        granted, doubts = self._call("sweep", want, token)
+        return _handed(granted, token), [one.decode() for one in doubts]
+
+    def renew(self, held: Sequence[tuple[str, str]]) -> list[bool]:
+        """Renew the leases of (intent_id, token) each. False: it is not yours any more."""
+        return [bool(answer) for answer in self._call("renew", *chain.from_iterable(held))]
+
+    def release(self, held: Sequence[tuple[str, str]]) -> list[bool]:
+        """Give back claims of (intent_id, token) each that were never launched; another worker takes them at once."""
+        return [bool(answer) for answer in self._call("release", *chain.from_iterable(held))]
+
+    def cancel(self, intent_id: str, token: str, attempt: int, target: str, symbol: str) -> CancelDecision:
+        """Decide what a claimed CANCEL may do, and note it when a request is about to leave."""
+        started = self._clock.boottime()
+        answer = self._call("cancel", intent_id, token, attempt, target, symbol, self._quiet_ms)
+        gate = CancelGate(answer[0].decode())
+        if gate is CancelGate.LAUNCHED:
+            send_before = started + min(self.rules.order_timeout, answer[1] / 1000)
+            return CancelDecision(gate, send_before, answer[2], answer[3].decode())
+        return CancelDecision(gate, response=answer[1] if len(answer) > 1 else b"")
+
+    def look(self, limit: int, *, base: float, ceiling: float, escalate_after: float) -> list[Doubt]:
+        """The doubts whose next look-up is due. The one after it is put off, with a doubling pause."""
+        due = self._call("look", limit, _ms(base), _ms(ceiling), _ms(escalate_after))
+        return [_doubt(one) for one in due]
+
+    def resolve(
+        self, doubt: Doubt, *, outcome: str, payload: bytes, reference: str, actor: str, reason: str
+    ) -> bool:
+        """End a doubt with evidence. False: it is no longer that doubt, and nothing was written."""
+        answer = self._call(
+            "resolve", doubt.intent_id, doubt.fence, doubt.attempt, outcome, payload, reference, actor, reason
+        )
+        return bool(answer == b"settled")
+
+    def bury(
+        self,
+        body: bytes,
+        *,
+        reason: str,
+        error: str,
+        entry_id: str,
+        entry: str,
+        intent_id: str = "",
+        fingerprint: str = "",
+        payload: bytes = b"",
+    ) -> Buried:
+        """Put an entry of the queue into the dead-letter stream; answer it (``payload``) if its id is still free."""
+        args = (body, reason, error, entry_id, entry, intent_id, fingerprint, payload)
+        return Buried(self._call("bury", *args).decode())
+
+    def note(self, kind: str, mark: str, fields: str, *, intent_id: str = "", state: str = "") -> int:
+        """Announce an order of the broker's list that is not ours or should not exist: 1 now, 0 before, -1 look again."""
+        return int(self._call("note", kind, mark, fields, intent_id, state))
+
+    def weed(self, stream: str, start: str = "-", limit: int = 500) -> tuple[int, str]:
+        """Remove lane registrations that nobody knows any more. Returns how many, and where to go on."""
+        removed, then = self._call("weed", stream, GROUP, start, limit)
+        return int(removed), then.decode("utf-8", "surrogateescape")
+
+    def states(self, intent_ids: Sequence[str]) -> dict[str, tuple[str, bytes]]:
+        """State and stored response of each intent that the ledger knows."""
+        with self._unavailable():
+            pipe = self._client.pipeline(transaction=False)
+            for intent_id in intent_ids:
+                pipe.hmget(self.keys.intent(intent_id), "state", "response")
+            rows = pipe.execute()
+        found = zip(intent_ids, rows, strict=True)
+        return {one: (row[0].decode(), row[1] or b"") for one, row in found if row[0]}
+
+    def now_ms(self) -> int:
+        """Redis's own clock."""
+        with self._unavailable():
+            seconds, micros = self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def command(self, verb: str, actor: str, reason: str) -> tuple[str, str]:
+        """An operator's word: ``halt``, ``resume``, ``reset`` or ``approve``. Returns how it went, and a state or why not."""
+        how, detail = self._call("control", verb, actor, reason)
+        return how.decode(), detail.decode()
+
+    def _call(self, name: str, *args: Any) -> Any:
+        rules = self.rules
+        context = (
+            self.keys.prefix,
+            self.keys.route,
+            self._worker,
+            self.incarnation,
+            _ms(rules.lease),
+            _ms(rules.retention),
+            rules.lane_on_doubt,
+        )
+        with self._unavailable():
+            return scripts.call(self._client, name, self._key_list, (*context, *args))
+
+    def _unavailable(self) -> _Unavailable:
+        return _UNAVAILABLE
+
+
+class _Unavailable:
+    """Turns what redis-py raises into what callers act on. Stateless, and cheaper than a generator."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, redis.RedisError) and is_unavailable(error):
+            raise Unavailable(f"Redis does not answer: {error}") from error
+        if isinstance(error, redis.ResponseError) and "STATELOST" in str(error):
+            raise StateLost(str(error)) from error
+
+
+_UNAVAILABLE = _Unavailable()
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _claim(answer: list[Any]) -> Claim:
+    match answer[0]:
+        case b"granted":
+            return Granted(int(answer[1]))
+        case b"parked":
+            return Parked()
+        case b"known":
+            return Known(answer[1].decode())
+        case b"settled":
+            return Known("settled", answer[1])
+        case b"conflict":
+            return Conflict(answer[1].decode())
+        case other:
+            raise AssertionError(f"claim.lua answered {other!r}")
+
+
+def _launch(answer: list[Any], started: float, budget: float) -> Launch:
+    match answer[0]:
+        case b"launched":
+            return Launched(int(answer[1]), started + min(budget, answer[2] / 1000))
+        case b"later":
+            return Later(answer[1] / 1000)
+        case b"parked":
+            return Parked()
+        case b"stale":
+            return Stale()
+        case gate:
+            return Barred(Gate(gate.decode()), answer[1].decode() if len(answer) > 1 else "")
+
+
+def _handed(granted: list[Any], token: str) -> list[Handed]:
+    return [Handed(one[0].decode(), int(one[1]), one[2].decode(), one[3], token) for one in granted]
+
+
+def _doubt(row: list[Any]) -> Doubt:
+    return Doubt(
+        intent_id=row[0].decode(),
+        fence=row[1].decode(),
+        attempt=row[2].decode(),
+        body=row[3],
+        launched_at=int(row[4]),
+        quiet_at=int(row[5]),
+        since=int(row[6]),
+        now=int(row[7]),
+        target=row[8].decode(),
+        target_response=row[9],
+        target_reference=row[10].decode(),
+    )

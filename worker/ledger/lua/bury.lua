@@ -1,0 +1,44 @@
+-- Put one unreadable or conflicting entry of the queue into the dead-letter stream, and answer it where that is allowed.
+--
+-- ARGV[ARGS]      body         the raw bytes
+-- ARGV[ARGS + 1]  reason       'invalid' | 'conflict' | 'poison'
+-- ARGV[ARGS + 2]  error        what is wrong, for people
+-- ARGV[ARGS + 3]  entry_id     of the queue, '' where it has none
+-- ARGV[ARGS + 4]  entry        the same as lanes spell it
+-- ARGV[ARGS + 5]  intent_id    where one can be read, else ''
+-- ARGV[ARGS + 6]  fingerprint  of the bytes, prefixed so that it is no intent's
+-- ARGV[ARGS + 7]  payload      a DENIED INVALID_INTENT response as JSON, else ''
+--
+-- Returns 'answered'  buried, and the id is used up
+--         'buried'    buried; the id has an entry of its own, or none could be read
+--         'already'   it was answered before, and is buried
+--         'open'      the ledger holds this very entry open: nothing was done
+local body, reason, fault, entry_id = ARGV[ARGS], ARGV[ARGS + 1], ARGV[ARGS + 2], ARGV[ARGS + 3]
+local entry, id, fingerprint, payload = ARGV[ARGS + 4], ARGV[ARGS + 5], ARGV[ARGS + 6], ARGV[ARGS + 7]
+
+local e = id ~= '' and load(id) or {}
+local is_open = e.state and e.state ~= 'settled' and e.state ~= 'tombstone'
+if is_open and entry ~= '' and e.entry == entry and reason ~= 'conflict' then return 'open' end
+if e.fingerprint == fingerprint then return 'already' end
+
+-- The take registered what it could read of it in a lane.
+local ok, order = pcall(cjson.decode, body)
+if ok and type(order) == 'table' and type(order.symbol) == 'string' and type(order.intent_id) == 'string' then
+  leave_lane(order.symbol, entry, order.intent_id)
+end
+
+redis.call('XADD', K.dead, '*', 'body', body, 'reason', reason, 'error', fault, 'entry_id', entry_id)
+audit('dead_lettered', id, reason)
+if reason == 'conflict' then
+  announce('INTENT_CONFLICT', id .. ':' .. entry_id, {
+    intent_id = id, reason = fault,
+    message = 'the same intent_id came with other content: it was not traded, and the first outcome stands',
+  })
+end
+if payload ~= '' and not is_open and e.state ~= 'settled' then
+  e.id, e.fingerprint, e.state = id, fingerprint, nil
+  finish(e, payload, '')
+  audit('settled', id, 'DENIED')
+  return 'answered'
+end
+return 'buried'

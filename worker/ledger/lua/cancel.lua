@@ -1,0 +1,71 @@
+-- Decide what a CANCEL may do, and note it when a request is about to leave. The gate of cancels: no halt, no guard.
+--
+-- ARGV[ARGS]      id        the CANCEL
+-- ARGV[ARGS + 1]  token     of its claim
+-- ARGV[ARGS + 2]  attempt   the number of this launch, from 1
+-- ARGV[ARGS + 3]  target    the intent to cancel
+-- ARGV[ARGS + 4]  symbol    its lane, which launches nothing while the CANCEL is open
+-- ARGV[ARGS + 5]  quiet_ms  from here until the broker's list can prove that the request did not arrive
+--
+-- Returns {'launched', left_ms, response, reference}  ask the broker to cancel the order of this response
+--         {'never_sent'}       the target had not left; it never will, and is answered CANCELLED
+--         {'unknown'}          nothing is known of the target; should it come, it is answered CANCELLED
+--         {'done', response}   the target has ended without an order; the stored JSON
+--         {'waiting'}          the target is being sent or in doubt, or another CANCEL is open: handed out again soon
+--         {'expired'}          the CANCEL itself is too old
+--         {'stale'}            it is not yours: send nothing, write nothing
+local id, token, attempt = ARGV[ARGS], ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])
+local target, symbol, quiet_ms = ARGV[ARGS + 3], ARGV[ARGS + 4], tonumber(ARGV[ARGS + 5])
+local RETRY_MS = 250
+
+local own = load(id)
+local again = own.state == 'in_flight' and (attempt == tonumber(own.attempt) or attempt == tonumber(own.attempt) + 1)
+if own.token ~= token or token == '' or not (own.state == 'claimed' or again) then return {'stale'} end
+local not_after = tonumber(own.not_after)
+if now_ms >= not_after then return {'expired'} end
+
+local key = entry_key(target)
+local v = redis.call('HMGET', key, 'state', 'response', 'reference')
+local state, response, reference = v[1], v[2], v[3] or ''
+
+-- Hold the target's lane, if no other CANCEL does so for this target.
+local function hold()
+  local holder = redis.call('HGET', K.cancelling, 'target:' .. target)
+  if holder and holder ~= id then return false end
+  if not holder then
+    redis.call('HSET', K.cancelling, 'target:' .. target, id, 'lane:' .. id, symbol)
+    redis.call('HINCRBY', K.cancelling, 'open:' .. symbol, 1)
+  end
+  return true
+end
+
+local function wait()
+  if not again then
+    redis.call('HSET', entry_key(id), 'state', 'parked', 'token', '')
+    redis.call('ZADD', K.open, math.min(now_ms + RETRY_MS, not_after), id)
+  end
+  return {'waiting'}
+end
+
+if not state or state == 'tombstone' then
+  redis.call('HSET', key, 'state', 'tombstone', 'cancel', id)
+  redis.call('PEXPIRE', key, retention_ms)
+  return {'unknown'}
+end
+if state == 'claimed' or state == 'parked' then
+  redis.call('HSET', key, 'cancel', id)
+  if state == 'parked' then redis.call('ZADD', K.open, 'XX', now_ms, target) end
+  return {'never_sent'}
+end
+if state ~= 'settled' then
+  if hold() then redis.call('HSET', key, 'waiting', id) end
+  return wait()
+end
+local ok, answer = pcall(cjson.decode, response)
+if not (ok and answer.accepted) then return {'done', response} end
+if not hold() then return wait() end
+redis.call('HSET', entry_key(id), 'state', 'in_flight', 'attempt', attempt, 'launched_at', now_ms,
+  'quiet_at', now_ms + quiet_ms)
+redis.call('ZADD', K.open, now_ms + lease_ms, id)
+audit('launched', id, attempt)
+return {'launched', not_after - now_ms, response, reference}

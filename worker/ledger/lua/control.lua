@@ -1,0 +1,26 @@
+-- An operator's word: halt, resume, or reset the guard.
+--
+-- ARGV[ARGS]      verb    'halt' | 'resume' | 'reset' | 'approve' (a reset out of LOCKDOWN)
+-- ARGV[ARGS + 1]  actor
+-- ARGV[ARGS + 2]  reason
+--
+-- Returns {'done', state}     carried out, and published once; the guard's state
+--         {'already', state}  it was so before; nothing was published
+--         {'refused', why}    not allowed as given; nothing changed
+local verb, actor, reason = ARGV[ARGS], ARGV[ARGS + 1], ARGV[ARGS + 2]
+local guard = guard_load(K.state)
+if verb == 'halt' then
+  return {halt(actor, reason) and 'done' or 'already', guard.state}
+end
+if verb == 'resume' then
+  if redis.call('HGET', K.state, 'halted') ~= '1' then return {'already', guard.state} end
+  redis.call('HSET', K.state, 'halted', '0')
+  redis.call('HDEL', K.state, 'halt_actor', 'halt_reason', 'halted_at')
+  announce_edge('RESUMED', {actor = actor, reason = reason, message = 'resumed: launches are allowed again'})
+  return {'done', guard.state}
+end
+local edge, why = guard_reset(guard, verb == 'approve')
+if not edge then return {'refused', why} end
+guard_save(K.state, guard)
+announce_guard(edge, guard, actor, reason)
+return {'done', guard.state}

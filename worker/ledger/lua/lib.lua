@@ -1,0 +1,219 @@
+-- What every ledger script starts from: the route's keys, the call's context, and the words they share.
+--
+-- Put in front of each script by scripts.py, behind guard.lua. Local functions only: a global would break a server
+-- for every later script.
+--
+-- KEYS[1..12]  state open doubts lanes ready cancelling responses failsafe audit dead noted orders
+-- ARGV[1] prefix        of the route's keys; entries of the ledger are prefix .. 'intent:' .. intent_id, same slot
+-- ARGV[2] route         its name
+-- ARGV[3] worker        who calls
+-- ARGV[4] incarnation   of the route's state as the caller knows it, '' to skip the check
+-- ARGV[5] lease_ms      how long a claim holds
+-- ARGV[6] retention_ms  how long a settled entry lives
+-- ARGV[7] on_doubt      'wait': a doubt holds its lane; 'continue': it does not
+--
+-- Times are milliseconds of Redis's own clock.
+local K = {
+  state = KEYS[1], open = KEYS[2], doubts = KEYS[3], lanes = KEYS[4], ready = KEYS[5], cancelling = KEYS[6],
+  responses = KEYS[7], failsafe = KEYS[8], audit = KEYS[9], dead = KEYS[10], noted = KEYS[11], orders = KEYS[12],
+}
+local prefix, route, worker, incarnation = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local lease_ms, retention_ms, on_doubt = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local ARGS = 8 -- where a script's own arguments begin
+
+local clock = redis.call('TIME')
+local now_us = clock[1] * 1000000 + clock[2]
+local now_ms = math.floor(now_us / 1000)
+
+if incarnation ~= '' and redis.call('HGET', K.state, 'incarnation') ~= incarnation then
+  return redis.error_reply('STATELOST this route has been forgotten or made anew since the caller registered')
+end
+
+-- Days and times of the proleptic Gregorian calendar, since a script has no os.date.
+local function iso(ms)
+  local days = math.floor(ms / 86400000)
+  local rest = ms - days * 86400000
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  local seconds = math.floor(rest / 1000)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, math.floor(seconds / 3600),
+    math.floor(seconds / 60) % 60, seconds % 60, rest % 1000)
+end
+
+local function entry_key(id)
+  return prefix .. 'intent:' .. id
+end
+
+local function audit(event, id, detail)
+  redis.call('XADD', K.audit, '*', 'event', event, 'intent_id', id, 'worker', worker, 'detail', detail)
+end
+
+-- Publish one failsafe event. `fields` gains what every event has; `mark` makes its id.
+local function announce(kind, mark, fields)
+  fields.schema_version, fields.type, fields.route, fields.timestamp = 1, kind, route, iso(now_ms)
+  fields.event_id = kind .. ':' .. route .. ':' .. mark
+  redis.call('XADD', K.failsafe, '*', 'type', kind, 'body', cjson.encode(fields))
+  audit(kind, fields.intent_id or '', fields.message)
+end
+
+-- Publish an edge of the guard or the halt, which numbers it.
+local function announce_edge(kind, fields)
+  fields.epoch = redis.call('HINCRBY', K.state, 'epoch', 1)
+  announce(kind, fields.epoch, fields)
+end
+
+local function announce_guard(edge, g, actor, reason)
+  local words = {
+    GUARD_TRIPPED = 'the guard has tripped: nothing is launched until a named person resets it',
+    LOCKDOWN = 'the guard has tripped again before any success: a reset now needs --approve',
+    GUARD_RESET = 'the guard was reset: launches are allowed again',
+  }
+  announce_edge(edge, {
+    state = g.state, consecutive_failures = #g.failures, threshold = g.threshold, actor = actor, reason = reason,
+    safety_code = edge ~= 'GUARD_RESET' and 'FS040' or nil, message = words[edge],
+  })
+end
+
+local function halt(actor, reason)
+  if redis.call('HGET', K.state, 'halted') == '1' then return false end
+  redis.call('HSET', K.state, 'halted', '1', 'halt_actor', actor, 'halt_reason', reason, 'halted_at', now_ms)
+  announce_edge('HALTED', {actor = actor, reason = reason, message = 'halted: nothing is launched until a resume'})
+  return true
+end
+
+-- Lanes. A member is SYMBOL NUL ENTRY NUL ID with score 0, so the order of members is the order of the queue.
+
+local function lane_head(symbol)
+  return redis.call('ZRANGEBYLEX', K.lanes, '[' .. symbol .. '\0', '(' .. symbol .. '\1', 'LIMIT', 0, 1)[1]
+end
+
+local function member_id(member)
+  return string.match(member, '^%Z*%z%Z*%z(%Z*)$')
+end
+
+-- If the lane's head is parked, note that somebody can take it.
+local function advance(symbol)
+  local head = lane_head(symbol)
+  if head and redis.call('HGET', entry_key(member_id(head)), 'state') == 'parked' then
+    redis.call('SADD', K.ready, symbol)
+  end
+end
+
+local function leave_lane(symbol, entry, id)
+  if not symbol or symbol == '' then return end
+  if redis.call('ZREM', K.lanes, symbol .. '\0' .. entry .. '\0' .. id) == 1 then advance(symbol) end
+end
+
+-- Entries of the ledger.
+
+local FIELDS = {
+  'state', 'fingerprint', 'token', 'fence', 'attempt', 'symbol', 'entry', 'sequence', 'generation', 'not_after',
+  'cancel', 'waiting', 'target', 'body', 'response', 'created', 'launched_at', 'quiet_at', 'since', 'looks', 'escalated', 'worker',
+}
+
+local function load(id)
+  local values = redis.call('HMGET', entry_key(id), unpack(FIELDS))
+  local e = {id = id}
+  for i = 1, #FIELDS do e[FIELDS[i]] = values[i] or nil end
+  return e
+end
+
+-- Give an entry to the caller. Returns {intent_id, fence, entry, attempt, body}.
+local function grant(e, token)
+  local fence = redis.call('HINCRBY', K.state, 'fence', 1)
+  redis.call('HSET', entry_key(e.id), 'state', 'claimed', 'token', token, 'fence', fence, 'worker', worker)
+  redis.call('ZADD', K.open, now_ms + lease_ms, e.id)
+  return {e.id, fence, e.entry or '', e.body}
+end
+
+local function park(id, not_after)
+  redis.call('HSET', entry_key(id), 'state', 'parked', 'token', '')
+  redis.call('ZADD', K.open, not_after, id)
+end
+
+-- Give at most `want` parked lane heads to the caller.
+local function grant_ready(want, token)
+  local granted = {}
+  while #granted < want do
+    local symbol = redis.call('SPOP', K.ready)
+    if not symbol then break end
+    local head = lane_head(symbol)
+    if head then
+      local e = load(member_id(head))
+      if e.state == 'parked' then granted[#granted + 1] = grant(e, token) end
+    end
+  end
+  return granted
+end
+
+-- The fields of an event that tell which order it is about.
+local function about(e)
+  local ok, order = pcall(cjson.decode, e.body or '')
+  local fields = {intent_id = e.id}
+  if ok and type(order) == 'table' then
+    local quantity = order.quantity
+    if type(quantity) == 'number' then quantity = string.format('%.0f', quantity) end
+    fields.symbol = order.symbol
+    if type(order.side) == 'string' then fields.side = order.side end
+    if type(quantity) == 'string' then fields.quantity = quantity end
+  end
+  return fields
+end
+
+-- An order that left and was never confirmed. Its lane waits, unless the route says otherwise; its fence moves on,
+-- so that nothing read before counts; somebody will ask the broker.
+local function to_doubt(e, g, reason, safety_code)
+  local fence = redis.call('HINCRBY', K.state, 'fence', 1)
+  redis.call('HSET', entry_key(e.id), 'state', 'in_doubt', 'fence', fence, 'since', now_ms, 'looks', 0)
+  redis.call('ZREM', K.open, e.id)
+  redis.call('ZADD', K.doubts, now_ms, e.id)
+  local fields = about(e)
+  fields.safety_code, fields.reason = safety_code, reason
+  fields.message = 'it may or may not be at the broker: ' .. reason
+  announce('INTENT_IN_DOUBT', e.id .. ':' .. fence, fields)
+  if on_doubt == 'continue' then leave_lane(e.symbol, e.entry, e.id) end
+  if e.target then return end
+  local edge = guard_failed(g, tonumber(e.sequence), tonumber(e.generation))
+  if edge then announce_guard(edge, g, worker, reason) end
+end
+
+-- Close an entry and publish its one answer, together.
+local function finish(e, response, reference)
+  local key = entry_key(e.id)
+  redis.call('XADD', K.responses, '*', 'intent_id', e.id, 'body', response)
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'state', 'settled', 'fingerprint', e.fingerprint, 'response', response)
+  if reference ~= '' then redis.call('HSET', key, 'reference', reference) end
+  redis.call('PEXPIRE', key, retention_ms)
+  redis.call('ZREM', K.open, e.id)
+  if e.state == 'in_doubt' then redis.call('ZREM', K.doubts, e.id) end
+  leave_lane(e.symbol, e.entry, e.id)
+  if e.waiting then redis.call('ZADD', K.open, 'XX', now_ms, e.waiting) end
+  if e.target and redis.call('HGET', K.cancelling, 'target:' .. e.target) == e.id then
+    local lane = redis.call('HGET', K.cancelling, 'lane:' .. e.id)
+    redis.call('HDEL', K.cancelling, 'target:' .. e.target, 'lane:' .. e.id)
+    if redis.call('HINCRBY', K.cancelling, 'open:' .. lane, -1) <= 0 then
+      redis.call('HDEL', K.cancelling, 'open:' .. lane)
+      advance(lane)
+    end
+  end
+end
+
+-- An order turned up that our answer says does not exist. Stop the route, once for each order.
+local function orphan(e, response)
+  local ok, answer = pcall(cjson.decode, response)
+  local number = ok and answer.broker_order_id or '?'
+  if redis.call('SADD', K.noted, e.id .. ':' .. number) == 0 then return end
+  announce('ORPHAN_ORDER', e.id .. ':' .. number, {
+    intent_id = e.id, broker_order_id = number, broker = ok and answer.broker or nil, safety_code = 'FS040',
+    message = 'the broker holds an order for an intent that was answered otherwise; the route is halted',
+  })
+  halt(worker, 'orphan order ' .. number .. ' for intent ' .. e.id)
+end

@@ -1,0 +1,36 @@
+-- Hand out the doubts whose next look-up is due, and put off the one after it.
+--
+-- ARGV[ARGS]      limit        how many at most
+-- ARGV[ARGS + 1]  base_ms      the first pause between two look-ups; it doubles
+-- ARGV[ARGS + 2]  ceiling_ms   up to this
+-- ARGV[ARGS + 3]  escalate_ms  a doubt older than this is announced as DOUBT_ESCALATED, once
+--
+-- Returns for each {id, fence, attempt, body, launched_at, quiet_at, since, now, target, response of target,
+--                   reference of target}
+local limit, base_ms, ceiling_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
+local escalate_ms = tonumber(ARGV[ARGS + 3])
+local due = {}
+
+local function escalate(e)
+  redis.call('HSET', entry_key(e.id), 'escalated', 1)
+  local fields = about(e)
+  fields.safety_code = 'FS042'
+  fields.message = 'the broker has given no evidence for long: a named person should look and decide '
+    .. '(worker doubt list, worker doubt resolve)'
+  announce('DOUBT_ESCALATED', e.id .. ':' .. e.fence, fields)
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', K.doubts, '-inf', now_ms, 'LIMIT', 0, limit)) do
+  local e = load(id)
+  if e.state == 'in_doubt' then
+    local looks = redis.call('HINCRBY', entry_key(id), 'looks', 1)
+    redis.call('ZADD', K.doubts, now_ms + math.min(base_ms * 2 ^ (looks - 1), ceiling_ms), id)
+    if not e.escalated and now_ms - tonumber(e.since) > escalate_ms then escalate(e) end
+    local of_target = e.target and redis.call('HMGET', entry_key(e.target), 'response', 'reference') or {}
+    due[#due + 1] = {id, e.fence, e.attempt, e.body, e.launched_at, e.quiet_at, e.since, now_ms, e.target or '',
+      of_target[1] or '', of_target[2] or ''}
+  else
+    redis.call('ZREM', K.doubts, id)
+  end
+end
+return due

@@ -1,0 +1,15 @@
+-- Announce an order of the broker's list that is not ours, or should not exist, once.
+--
+-- ARGV[ARGS]      kind    'ORPHAN_ORDER' (halts the route) | 'FOREIGN_ORDER'
+-- ARGV[ARGS + 1]  mark    names the order: broker number, and intent_id where it shows one
+-- ARGV[ARGS + 2]  fields  of the event, as JSON
+-- ARGV[ARGS + 3]  id      the intent it seems to belong to, '' for none
+-- ARGV[ARGS + 4]  state   that intent's state as read before the list was, '' for none
+--
+-- Returns 1 announced, 0 known before, -1 the ledger has moved on: look again
+local kind, mark, fields, id, state = ARGV[ARGS], ARGV[ARGS + 1], ARGV[ARGS + 2], ARGV[ARGS + 3], ARGV[ARGS + 4]
+if id ~= '' and (redis.call('HGET', entry_key(id), 'state') or '') ~= state then return -1 end
+if redis.call('SADD', K.noted, mark) == 0 then return 0 end
+announce(kind, mark, cjson.decode(fields))
+if kind == 'ORPHAN_ORDER' then halt(worker, 'orphan order ' .. mark) end
+return 1

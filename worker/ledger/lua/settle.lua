@@ -1,0 +1,82 @@
+-- Close a batch of intents: each with its answer, or as a doubt. Then hand the lanes on.
+--
+-- ARGV[ARGS]      want    how many parked lane heads the caller would take
+-- ARGV[ARGS + 1]  token   for those
+-- then for each   id  token  attempt  verdict ('answer' | 'doubt')  outcome  effect ('success' | 'failure' | 'none')
+--                 payload  reference
+--   'answer': outcome of the response, payload its JSON, reference what a cancel will need ('' for none)
+--   'doubt':  outcome is the safety code, payload the reason; effect 'bug' marks a fault of the adapter itself
+--
+-- Returns {answers, granted}: for each 'settled'   closed, and its response published
+--                                      'in_doubt'  noted as a doubt and announced
+--                                      'already'   this very call was made before
+--                                      'stale'     the entry is another's now; nothing was written but, if the
+--                                                  broker holds the order, ORPHAN_ORDER and a halt
+--                             granted: {id, fence, entry, body} of lane heads that are now the caller's
+local want, grant_token = tonumber(ARGV[ARGS]), ARGV[ARGS + 1]
+local guard = guard_load(K.state)
+
+local function count(e, effect, reason)
+  local edge
+  if effect == 'success' then
+    edge = guard_succeeded(guard, tonumber(e.sequence), tonumber(e.generation))
+  elseif effect == 'failure' then
+    edge = guard_failed(guard, tonumber(e.sequence), tonumber(e.generation))
+  end
+  if edge then announce_guard(edge, guard, worker, reason) end
+end
+
+-- A late proof of the very order that the ledger names changes nothing; of any other, it is an orphan.
+local function stale(e, outcome, payload)
+  if outcome ~= 'ACCEPTED' then return 'stale' end
+  local number = cjson.decode(payload).broker_order_id
+  if e.response and cjson.decode(e.response).broker_order_id == number then return 'already' end
+  orphan(e, payload)
+  return 'stale'
+end
+
+local function doubt(e, safety_code, effect, reason)
+  if e.state == 'in_doubt' then return 'in_doubt' end
+  if e.state ~= 'in_flight' then return 'stale' end
+  to_doubt(e, guard, reason, safety_code)
+  if effect == 'bug' then
+    local fields = about(e)
+    fields.reason, fields.safety_code = reason, safety_code
+    fields.message = 'the adapter itself failed after the order was launched: ' .. reason
+    announce('ADAPTER_FAULT', e.id .. ':' .. e.attempt, fields)
+  end
+  return 'in_doubt'
+end
+
+local function answer(e, outcome, effect, payload, reference)
+  local evidence = outcome == 'ACCEPTED' or outcome == 'REJECTED'
+  if e.state == 'in_doubt' then
+    if not evidence then return 'stale' end
+    local fields = about(e)
+    fields.message, fields.reason = 'the answer came after all: ' .. outcome, outcome
+    announce('DOUBT_RESOLVED', e.id .. ':' .. e.fence, fields)
+  elseif e.state == 'in_flight' then
+    count(e, effect, outcome)
+  elseif e.state ~= 'claimed' then
+    return stale(e, outcome, payload)
+  end
+  finish(e, payload, reference)
+  audit('settled', e.id, outcome)
+  return 'settled'
+end
+
+local function settle(id, token, attempt, verdict, outcome, effect, payload, reference)
+  local e = load(id)
+  if e.state == 'settled' and e.response == payload then return 'already' end
+  if e.token ~= token or e.attempt ~= attempt then return stale(e, outcome, payload) end
+  if verdict == 'doubt' then return doubt(e, outcome, effect, payload) end
+  return answer(e, outcome, effect, payload, reference)
+end
+
+local answers = {}
+for i = ARGS + 2, #ARGV, 8 do
+  answers[#answers + 1] = settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6],
+    ARGV[i + 7])
+end
+if guard.changed then guard_save(K.state, guard) end
+return {answers, grant_ready(want, grant_token)}
