@@ -1,0 +1,408 @@
+"""What operators see and say: status, the story of one intent, halt, resume, reset, and doubts decided by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+
+from contracts import Code, ExecutionResponse, GuardState, Outcome, dump, load_intent, load_response
+from worker.clock import SystemClock
+from worker.connection import is_unavailable
+from worker.errors import Refused, Unavailable
+from worker.keys import GROUP, ROUTES, RouteKeys
+from worker.ledger import Ledger, LedgerRules
+from worker.ledger.records import Doubt as OpenDoubt
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    name: str
+    host: str
+    pid: int
+    #: Of its metrics server.
+    port: int
+    #: Seconds since its last heartbeat.
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStatus:
+    """One route at one moment. Ages in seconds; ``None`` where the server cannot tell."""
+
+    route: str
+    broker: str
+    mode: str
+    guard_state: GuardState
+    consecutive_failures: int
+    threshold: int
+    halted: bool
+    halt_reason: str | None
+    halt_actor: str | None
+    epoch: int
+    #: Entries of the intents stream that nobody has finished: not taken, or taken and not acknowledged.
+    queue_depth: int
+    #: Entries not taken yet.
+    queue_lag: int | None
+    oldest_age: float | None
+    parked: int
+    in_flight: int
+    in_doubt: int
+    oldest_doubt_age: float | None
+    dead: int
+    workers: list[WorkerInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """An intent that may or may not be at the broker."""
+
+    intent_id: str
+    symbol: str
+    side: str | None
+    quantity: str | None
+    limit_price: str | None
+    since: datetime
+    #: Seconds.
+    age: float
+    looks: int
+    escalated: bool
+    worker: str
+
+
+#: A worker that has not been heard of for so long is not live any more, in seconds.
+HEARTBEAT_LOST = 15.0
+
+_REFUSALS = {
+    "LOCKDOWN": "the guard is in LOCKDOWN: it tripped again before any success; look into the cause, then reset "
+    "with --approve",
+    "NORMAL": "the guard is NORMAL: there is nothing to reset",
+    "WARNING": "the guard is in WARNING and still launches: there is nothing to reset; a success clears it",
+}
+
+
+def routes(client: redis.Redis) -> list[str]:
+    """The routes that some worker has registered, sorted."""
+    with _unavailable():
+        return sorted(name.decode() for name in client.hkeys(ROUTES))
+
+
+class Control:
+    """
+    One route, as an operator sees and steers it. Needs no worker to be alive.
+
+    Every method raises ``Unavailable`` when Redis does not answer.
+    """
+
+    def __init__(self, client: redis.Redis, route: str) -> None:
+        self._client = client
+        self._keys = RouteKeys(route)
+        self._ledger = Ledger(client, route, "operator", LedgerRules(), SystemClock())
+
+    def halt(self, actor: str, reason: str) -> bool:
+        """Stop all launches of the route, on every worker. False: it was halted already."""
+        return self._ledger.command("halt", actor, reason)[0] == "done"
+
+    def resume(self, actor: str, reason: str) -> bool:
+        """Allow launches again. False: it was not halted."""
+        return self._ledger.command("resume", actor, reason)[0] == "done"
+
+    def reset_guard(self, actor: str, reason: str, approve: bool = False) -> GuardState:
+        """
+        Open a tripped guard.
+
+        Raises:
+            Refused: there is nothing to reset, or it needs ``approve``.
+        """
+        how, detail = self._ledger.command("approve" if approve else "reset", actor, reason)
+        if how == "refused":
+            raise Refused(_REFUSALS.get(detail, detail))
+        return GuardState(detail)
+
+    def status(self) -> RouteStatus:
+        """The route now, read in one round trip of cheap commands."""
+        k = self._keys
+        with _unavailable():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.hgetall(k.state)
+            pipe.xlen(k.dead)
+            pipe.zcard(k.open)
+            pipe.zcard(k.doubts)
+            pipe.hgetall(k.workers)
+            pipe.time()
+            pipe.zcard(k.lanes)
+            pipe.xinfo_groups(k.intents)
+            pipe.xpending(k.intents, GROUP)
+            pipe.zrange(k.open, 0, 0)
+            pipe.zrange(k.doubts, 0, 255)
+            rows = pipe.execute(raise_on_error=False)
+            for row in rows[:7]:
+                if isinstance(row, Exception):
+                    raise row
+            return self._status(rows)
+
+    def _status(self, rows: list[Any]) -> RouteStatus:
+        state = {key.decode(): value.decode() for key, value in rows[0].items()}
+        now = rows[5][0] + rows[5][1] / 1e6
+        lag, pending = _lag(rows[7]), _pending(rows[8])
+        waiting = self._oldest_waiting(rows[7], rows[8])
+        held = self._held_states(1000)
+        failures = state.get("guard_failures", "")
+        return RouteStatus(
+            route=self._keys.route,
+            broker=state.get("broker", ""),
+            mode=state.get("mode", ""),
+            guard_state=GuardState(state.get("guard_state", "NORMAL")),
+            consecutive_failures=len(failures.split(",")) if failures else 0,
+            threshold=int(state.get("guard_threshold", 3)),
+            halted=state.get("halted") == "1",
+            halt_reason=state.get("halt_reason"),
+            halt_actor=state.get("halt_actor"),
+            epoch=int(state.get("epoch", 0)),
+            queue_depth=(lag or 0) + pending + held.get("parked", 0),
+            queue_lag=lag,
+            oldest_age=max(0.0, now - waiting) if waiting is not None else None,
+            parked=held.get("parked", 0),
+            in_flight=held.get("in_flight", 0),
+            in_doubt=rows[3],
+            oldest_doubt_age=self._oldest_doubt_age(rows[10], now),
+            dead=rows[1],
+            workers=_workers(rows[4], now),
+        )
+
+    def _held_states(self, limit: int) -> dict[str, int]:
+        members = self._client.zrange(self._keys.open, 0, limit - 1)
+        pipe = self._client.pipeline(transaction=False)
+        for member in members:
+            pipe.hget(self._keys.intent(member.decode()), "state")
+        counts: dict[str, int] = {}
+        for state in pipe.execute():
+            if state:
+                counts[state.decode()] = counts.get(state.decode(), 0) + 1
+        return counts
+
+    def _oldest_waiting(self, groups: Any, pending: Any) -> float | None:
+        """When the oldest entry that nobody has finished was enqueued, in seconds since the epoch."""
+        if isinstance(pending, dict) and pending.get("min"):
+            return int(pending["min"].split(b"-")[0]) / 1000
+        after = "0-0"
+        if isinstance(groups, list) and groups:
+            after = groups[0]["last-delivered-id"].decode()
+        elif isinstance(groups, Exception):
+            after = "0-0"
+        first = self._client.xrange(self._keys.intents, min=f"({after}", count=1)
+        return int(first[0][0].split(b"-")[0]) / 1000 if first else None
+
+    def _oldest_doubt_age(self, members: list[bytes], now: float) -> float | None:
+        if not members:
+            return None
+        pipe = self._client.pipeline(transaction=False)
+        for member in members:
+            pipe.hget(self._keys.intent(member.decode()), "since")
+        ages = [now - int(since) / 1000 for since in pipe.execute() if since]
+        return max(ages, default=None)
+
+    def story(self, intent_id: str) -> dict[str, Any] | None:
+        """
+        All that is known of one intent: ``ledger`` (its fields), ``response``, ``audit`` (a list of at, event,
+        worker, detail). ``None`` if the route has never seen it, or has forgotten it after the retention.
+        """
+        with _unavailable():
+            fields = self._client.hgetall(self._keys.intent(intent_id))
+            trail = list(self._trail(intent_id, fields))
+        if not fields and not trail:
+            return None
+        ledger = {key.decode(): value.decode("utf-8", "backslashreplace") for key, value in fields.items()}
+        ledger.pop("token", None)
+        response = ledger.pop("response", None)
+        return {
+            "intent_id": intent_id,
+            "route": self._keys.route,
+            "ledger": ledger,
+            "response": json.loads(response) if response else None,
+            "audit": trail,
+        }
+
+    def _trail(self, intent_id: str, fields: dict[bytes, bytes]) -> Iterator[dict[str, Any]]:
+        wanted = intent_id.encode()
+        first, last = _window(fields)
+        while True:
+            batch = self._client.xrange(self._keys.audit, min=first, max=last, count=5000)
+            for entry_id, row in batch:
+                if row.get(b"intent_id") == wanted:
+                    at = datetime.fromtimestamp(int(entry_id.split(b"-")[0]) / 1000, UTC)
+                    text = {
+                        key.decode(): value.decode("utf-8", "backslashreplace") for key, value in row.items()
+                    }
+                    yield {
+                        "at": at,
+                        "event": text["event"],
+                        "worker": text["worker"],
+                        "detail": text["detail"],
+                    }
+            if len(batch) < 5000:
+                return
+            first = f"({batch[-1][0].decode()}"
+
+    def doubts(self) -> list[Doubt]:
+        """Every open doubt of the route, oldest first."""
+        with _unavailable():
+            seconds, _ = self._client.time()
+            found = []
+            for member in self._client.zrange(self._keys.doubts, 0, -1):
+                row = self._client.hgetall(self._keys.intent(member.decode()))
+                if row.get(b"state") == b"in_doubt":
+                    found.append(_doubt(member.decode(), row, float(seconds)))
+        return sorted(found, key=lambda one: one.since)
+
+    def resolve_by_hand(
+        self, intent_id: str, *, broker_order_id: str | None, not_placed: bool, actor: str, reason: str
+    ) -> ExecutionResponse:
+        """
+        End a doubt on a named person's word: the order's number, or that the broker does not hold it.
+
+        Raises:
+            Refused: it is not in doubt, it is too early to say that the broker does not hold it, the number is
+                another intent's, or the words are incomplete. Nothing changed.
+        """
+        if bool(broker_order_id) == not_placed:
+            raise Refused("say either the order's number or that it was not placed")
+        if not reason.strip() or not actor.strip():
+            raise Refused("a decision by hand needs a reason and a name")
+        with _unavailable():
+            row = self._client.hgetall(self._keys.intent(intent_id))
+        if row.get(b"state") != b"in_doubt":
+            state = row.get(b"state", b"unknown").decode()
+            raise Refused(f"{intent_id} is not in doubt: its state is {state}")
+        doubt = _open_doubt(intent_id, row)
+        left = (doubt.quiet_at - self._ledger.now_ms()) / 1000
+        if left > 0:
+            raise Refused(
+                f"it may still be on its way: decide in {left:.0f} s, when it must show in the broker's list"
+            )
+        response = self._by_hand(doubt, broker_order_id, reason)
+        words = f"by hand: {reason}"
+        done = self._ledger.resolve(
+            doubt, outcome=response.outcome, payload=dump(response), reference="", actor=actor, reason=words
+        )
+        if not done:
+            raise Refused(
+                f"{intent_id} was resolved in this very moment; look again with: worker intent {intent_id}"
+            )
+        return response
+
+    def _by_hand(self, doubt: OpenDoubt, broker_order_id: str | None, reason: str) -> ExecutionResponse:
+        placed = broker_order_id is not None
+        if placed:
+            self._refuse_owned(doubt.intent_id, str(broker_order_id))
+        seconds = self._ledger.now_ms() / 1000
+        return ExecutionResponse(
+            intent_id=doubt.intent_id,
+            accepted=placed,
+            broker=self._broker(),
+            message=f"resolved by hand: {reason}",
+            timestamp=datetime.fromtimestamp(seconds, UTC),
+            outcome=Outcome.ACCEPTED if placed else Outcome.NOT_PLACED,
+            code=None if placed else Code.NOT_PLACED,
+            broker_order_id=broker_order_id,
+            route=self._keys.route,
+            attempts=int(doubt.attempt),
+            sent_at=datetime.fromtimestamp(doubt.launched_at / 1000, UTC),
+        )
+
+    def _broker(self) -> str:
+        with _unavailable():
+            name = self._client.hget(self._keys.state, "broker")
+        return name.decode() if name else "unknown"
+
+    def _refuse_owned(self, intent_id: str, number: str) -> None:
+        """An order number belongs to one intent. The responses of the last day are the record of who owns which."""
+        since = self._ledger.now_ms() - 86_400_000
+        with _unavailable():
+            start = f"{since}"
+            while True:
+                batch = self._client.xrange(self._keys.responses, min=start, count=5000)
+                for _, row in batch:
+                    answer = load_response(row[b"body"])
+                    if answer.broker_order_id == number and answer.intent_id != intent_id:
+                        raise Refused(f"order {number} belongs to intent {answer.intent_id} already")
+                if len(batch) < 5000:
+                    return
+                start = f"({batch[-1][0].decode()}"
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except redis.RedisError as error:
+        if is_unavailable(error):
+            raise Unavailable(f"Redis does not answer: {error}") from error
+        raise
+
+
+def _lag(groups: Any) -> int | None:
+    if isinstance(groups, Exception) or not groups:
+        return None
+    lag = groups[0].get("lag")
+    return int(lag) if lag is not None else None
+
+
+def _pending(summary: Any) -> int:
+    return int(summary.get("pending", 0)) if isinstance(summary, dict) else 0
+
+
+def _workers(rows: dict[bytes, bytes], now: float) -> list[WorkerInfo]:
+    found = []
+    for name, body in rows.items():
+        info = json.loads(body)
+        age = max(0.0, now - info["beat"] / 1000)
+        if age <= HEARTBEAT_LOST:
+            found.append(WorkerInfo(name.decode(), info["host"], info["pid"], info["port"], age))
+    return sorted(found, key=lambda one: one.name)
+
+
+def _doubt(intent_id: str, row: dict[bytes, bytes], now: float) -> Doubt:
+    intent = load_intent(row[b"body"])
+    since = int(row[b"since"]) / 1000
+    return Doubt(
+        intent_id=intent_id,
+        symbol=intent.symbol,
+        side=intent.side,
+        quantity=str(intent.quantity) if intent.quantity is not None else None,
+        limit_price=str(intent.limit_price) if intent.limit_price is not None else None,
+        since=datetime.fromtimestamp(since, UTC),
+        age=max(0.0, now - since),
+        looks=int(row.get(b"looks", b"0")),
+        escalated=b"escalated" in row,
+        worker=row.get(b"worker", b"").decode(),
+    )
+
+
+def _open_doubt(intent_id: str, row: dict[bytes, bytes]) -> OpenDoubt:
+    return OpenDoubt(
+        intent_id=intent_id,
+        fence=row[b"fence"].decode(),
+        attempt=row[b"attempt"].decode(),
+        body=row[b"body"],
+        launched_at=int(row[b"launched_at"]),
+        quiet_at=int(row[b"quiet_at"]),
+        since=int(row[b"since"]),
+        now=0,
+        target=row.get(b"target", b"").decode(),
+        target_response=b"",
+        target_reference="",
+    )
+
+
+def _window(fields: dict[bytes, bytes]) -> tuple[str, str]:
+    """Where in the audit stream the story of an intent lies, as far as its entry tells."""
+    if fields.get(b"state") == b"settled" and b"response" in fields:
+        ended = load_response(fields[b"response"]).timestamp.timestamp()
+        return f"{int((ended - 3600) * 1000)}", f"{int((ended + 3600) * 1000)}"
+    return "-", "+"
