@@ -32,8 +32,8 @@ def _amount(value: Any) -> Decimal:
             "must be plain digits with an optional fraction, such as '10' or '70100.5' "
             "(at most 18 digits before the point and 12 after it)"
         )
-    exact = _quantity(value)
-    if exact == 0:
+    exact = _decimal(value)
+    if exact <= 0:
         raise ValueError("must be greater than zero")
     if exact >= 10**18:
         raise ValueError("must be below 10^18")
@@ -44,18 +44,24 @@ def _amount(value: Any) -> Decimal:
 
 
 def _quantity(value: Any) -> Decimal:
-    if type(value) is str:
-        if _DIGITS.fullmatch(value) is None:
-            raise ValueError("must be plain digits with an optional fraction, such as '10' or '70100.5'")
-        return Decimal(value)
-    exact = Decimal(value) if type(value) is int else value
-    if type(exact) is not Decimal:
+    if type(value) is str and _DIGITS.fullmatch(value) is None:
+        raise ValueError("must be plain digits with an optional fraction, such as '10' or '70100.5'")
+    exact = _decimal(value)
+    if exact < 0:
+        raise ValueError("must not be below zero")
+    # Of the two zeros that a Decimal has, only one can be written.
+    return exact or Decimal(0)
+
+
+def _decimal(value: Any) -> Decimal:
+    if type(value) is not str and type(value) is not int and type(value) is not Decimal:
         raise ValueError(
             f"must be an integer or a decimal string such as '0.5', not a {type(value).__name__}: "
             "binary fractions cannot hold money exactly"
         )
-    if not exact.is_finite() or exact < 0:
-        raise ValueError("must be a finite number that is not below zero")
+    exact = Decimal(value)
+    if not exact.is_finite():
+        raise ValueError("must be a finite number")
     return exact
 
 

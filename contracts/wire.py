@@ -15,6 +15,17 @@ from contracts.orders import OrderEvent
 from contracts.response import ExecutionResponse
 
 _INTENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+
+#: The patterns of ``_base``, for people.
+_SPELLINGS = {
+    "intent_id": "must be 1 to 64 letters (a-z, A-Z), digits (0-9) or ._:-",
+    "target_intent_id": "must be 1 to 64 letters (a-z, A-Z), digits (0-9) or ._:-",
+    "symbol": "must be spelled as the broker does, in upper case, such as 005930 or BRK.B",
+    "venue": "must be 1 to 16 upper-case letters, digits or _, such as KRX",
+    "strategy": "must not hold control characters",
+    "route": "must be 1 to 32 of a-z, 0-9 and _",
+}
+
 _M = TypeVar("_M", bound=Message)
 
 
@@ -89,6 +100,8 @@ def explain(error: ValidationError) -> list[str]:
         path, text = fault["loc"], fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             text = "unknown field; remove it or correct its spelling"
+        elif fault["type"] == "string_pattern_mismatch":
+            text = _SPELLINGS.get(str(path[-1]), text)
         elif path[:1] == ("metadata",) and len(path) > 2:
             # Pydantic has one fault for each type that the value could have been.
             path, text = path[:2], "must be a string, a finite number, true, false or null"
