@@ -1,0 +1,114 @@
+"""What one channel has in hand: entries handed over and not yet answered for."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from worker.connection import CONNECTION_ERRORS
+from worker.transport.source import by_queue
+
+if TYPE_CHECKING:
+    import redis
+
+    from worker.transport.options import Options
+
+#: Ids in one command.
+_CHUNK = 1000
+
+
+class Hand:
+    """
+    The entries in hand, and the acks not yet sent. Any thread may answer for an entry; one thread adds them.
+
+    An entry is pending in Redis until its ack arrives there, so losing this object loses nothing.
+    """
+
+    def __init__(self, client: redis.Redis, options: Options) -> None:
+        self._client = client
+        self._options = options
+        #: Tag → when it was taken. Each change is one dict operation, so no lock is needed.
+        self._taken: dict[str, float] = {}
+        self._acks: deque[str] = deque()
+        self._flushing = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def __contains__(self, tag: str) -> bool:
+        return tag in self._taken
+
+    def add(self, tag: str, now: float) -> None:
+        self._taken[tag] = now
+
+    def tags(self) -> list[str]:
+        return list(self._taken)
+
+    def ack(self, tag: str) -> None:
+        """Free the slot, and acknowledge with the next flush."""
+        self._taken.pop(tag, None)
+        self._acks.append(tag)
+
+    def ack_many(self, tags: Iterable[str]) -> None:
+        """
+        Acknowledge now, one command a queue.
+
+        Raises:
+            redis.RedisError: it may not have arrived; the acks are kept and go out with the next flush.
+        """
+        for tag in tags:
+            self._taken.pop(tag, None)
+            self._acks.append(tag)
+        self.flush()
+
+    def forget(self, tag: str) -> None:
+        """Free the slot. The entry stays pending, and comes back once ``min_idle`` is over."""
+        self._taken.pop(tag, None)
+
+    def put_back(self, tags: Iterable[str]) -> None:
+        """Free the slots and let anybody take the entries over at once. They keep their ids and their order."""
+        tags = list(tags)
+        for tag in tags:
+            self._taken.pop(tag, None)
+        self._touch(tags, idle_ms=int(self._options.min_idle * 1000))
+
+    def flush(self) -> None:
+        """
+        Send the acks that wait.
+
+        Raises:
+            redis.RedisError: they may not have arrived; they are kept and go out with the next flush.
+        """
+        with self._flushing:
+            if not self._acks:
+                return
+            tags = [self._acks.popleft() for _ in range(len(self._acks))]
+            try:
+                for queue, ids in by_queue(tags).items():
+                    for start in range(0, len(ids), _CHUNK):
+                        self._client.xack(queue, self._options.group, *ids[start : start + _CHUNK])
+            except CONNECTION_ERRORS:
+                # Acknowledging twice does no harm.
+                self._acks.extendleft(reversed(tags))
+                raise
+
+    def keep_alive(self, now: float) -> None:
+        """Tell Redis that what is long in hand is still being worked on, so that nobody takes it over."""
+        before = now - self._options.min_idle / 3
+        self._touch([tag for tag, taken in list(self._taken.items()) if taken <= before], idle_ms=0)
+
+    def _touch(self, tags: list[str], *, idle_ms: int) -> None:
+        options = self._options
+        for queue, ids in by_queue(tags).items():
+            for start in range(0, len(ids), _CHUNK):
+                self._client.xclaim(
+                    queue,
+                    options.group,
+                    options.consumer,
+                    min_idle_time=0,
+                    message_ids=list(ids[start : start + _CHUNK]),
+                    idle=idle_ms,
+                    justid=True,
+                )

@@ -1,0 +1,37 @@
+"""A Lua file of this package, called by digest."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from importlib import resources
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from worker.connection import is_unavailable
+
+
+class Script:
+    """One ``.lua`` file. It survives ``SCRIPT FLUSH`` and a new server."""
+
+    def __init__(self, name: str) -> None:
+        self.text = resources.files(__package__).joinpath(name + ".lua").read_text("utf-8")
+        self._digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, client: redis.Redis, keys: list[str], *args: str | int) -> Any:
+        """
+        Run it.
+
+        Raises:
+            redis.RedisError: one of `worker.connection.CONNECTION_ERRORS` when the server takes no writes now.
+        """
+        try:
+            try:
+                return client.evalsha(self._digest, len(keys), *keys, *args)
+            except NoScriptError:
+                return client.eval(self.text, len(keys), *keys, *args)
+        except ResponseError as error:
+            if is_unavailable(error) and not isinstance(error, redis.ConnectionError):
+                raise redis.ConnectionError(str(error)) from error
+            raise
