@@ -1,0 +1,168 @@
+"""What a broker promises to the engine, and an adapter to its broker."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Final, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from contracts import (
+    Code,
+    ExecutionIntent,
+    ExecutionResponse,
+    OrderQuery,
+    OrderRecord,
+    OrderRequest,
+    OrderResponse,
+    OrderScan,
+    Outcome,
+)
+from worker.clock import Clock
+from worker.errors import BrokerError, NotSent, OutcomeUnknown, Rejected
+
+
+class AdapterFault(OutcomeUnknown):
+    """A fault of ours while an order was on its way: in doubt, and a bug to fix. Its cause has the stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one kind of evidence means for an intent."""
+
+    #: The answer; absent when there is none, since a doubt is not an answer.
+    outcome: Outcome | None
+    code: Code | None
+    #: It provably never left, so it may be launched again.
+    may_resend: bool
+
+
+#: Can the order exist at the broker? One row for each error an adapter can end in; a test demands it.
+VERDICTS: Final[dict[type[BrokerError], Verdict]] = {
+    NotSent: Verdict(Outcome.NOT_SENT, Code.BROKER_UNREACHABLE, may_resend=True),
+    Rejected: Verdict(Outcome.REJECTED, Code.BROKER_REJECTED, may_resend=False),
+    OutcomeUnknown: Verdict(None, None, may_resend=False),
+    AdapterFault: Verdict(None, None, may_resend=False),
+}
+
+
+def verdict_of(error: BrokerError) -> Verdict:
+    """The row for an error; one of a kind nobody listed is a doubt."""
+    for kind in type(error).__mro__:
+        if kind in VERDICTS:
+            return VERDICTS[kind]
+    return VERDICTS[OutcomeUnknown]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """The launch behind a submission, as it goes into the answer."""
+
+    route: str | None = None
+    #: How often the order was launched, this launch included.
+    attempts: int = 1
+    #: Seconds on ``CLOCK_BOOTTIME``; what has not left by then is not sent.
+    send_before: float | None = None
+
+
+class BrokerEngine(Protocol):
+    """Takes an intent to its end, or says that the end is unknown."""
+
+    @property
+    def broker_id(self) -> str:
+        """Who answers, as ``ExecutionResponse.broker`` shows it."""
+
+    def submit_intent(self, intent: ExecutionIntent, send: Send | None = None) -> ExecutionResponse:
+        """
+        Place the order of one intent and answer what became of it. Call it once for each launch.
+
+        Raises:
+            OutcomeUnknown: the order may be at the broker. Never submit it again; resolve it.
+        """
+
+
+class BaseBrokerAdapter(ABC):
+    """
+    One broker's API behind four calls. Safe to share between threads.
+
+    The calls that change something answer or raise exactly one of `NotSent`, `Rejected` and `OutcomeUnknown`,
+    sorted by one question: can the order exist at the broker? When in doubt, it is `OutcomeUnknown`. Each makes
+    one request and never repeats it.
+    """
+
+    #: The adapter's settings, closed to unknown names; a route's ``options`` are read with it.
+    Options: ClassVar[type[BaseModel]]
+
+    #: The name in responses, metrics and logs.
+    broker_id: str
+    #: The broker's order list shows the intent_id we sent (``OrderRecord.client_order_id``), so a doubt can be
+    #: resolved by id. Without it an order is known by its order key only.
+    client_order_ids: bool
+    #: Seconds from a placement until the broker's order list shows it for certain. A list read earlier proves a
+    #: presence, never an absence.
+    visibility_lag: float
+
+    @classmethod
+    @abstractmethod
+    def from_options(cls, options: Mapping[str, Any], *, mode: str, clock: Clock) -> Self:
+        """
+        Build the adapter from a route's ``options``, for mode ``off``, ``paper`` or ``live``. Sends nothing.
+
+        Raises:
+            pydantic.ValidationError: options are missing, unknown or malformed; each is named. Do not start.
+            ConfigError: an option cannot be used as it stands; it is named. Do not start.
+        """
+
+    @abstractmethod
+    def place_order(self, request: OrderRequest) -> OrderResponse:
+        """
+        Place one order, in one request. An answer means that the broker holds it under ``broker_order_id``.
+
+        Raises:
+            NotSent: no byte left this machine, or ``send_before`` was over. It may be launched again.
+            Rejected: the broker refused it, with a code on the adapter's own list. Never send it again.
+            OutcomeUnknown: it may be at the broker. Never send it again; resolve it.
+        """
+
+    @abstractmethod
+    def get_order(self, query: OrderQuery) -> OrderRecord | None:
+        """
+        Look one order up. ``None`` means that it is not shown now, which is no proof that it does not exist.
+
+        Raises:
+            BrokerError: the broker could not be asked and nothing was learned; ask again later.
+        """
+
+    @abstractmethod
+    def cancel_order(self, query: OrderQuery) -> OrderResponse:
+        """
+        Ask for a cancel, in one request. An answer means that the broker took the request; its
+        ``broker_order_id`` is the target's.
+
+        Raises:
+            NotSent: no byte left this machine, or ``send_before`` was over. It may be asked again.
+            Rejected: the broker refused: it does not know the order, or the order is done.
+            OutcomeUnknown: the request may have arrived. Look the target up.
+        """
+
+    @abstractmethod
+    def list_orders(self, since: datetime) -> OrderScan:
+        """
+        Every order placed at or after ``since`` that the broker shows now, oldest first, all pages. Only a
+        ``complete`` scan, started after the visibility lag, can speak for an absence.
+
+        Raises:
+            BrokerError: the broker could not be asked and nothing was learned; ask again later.
+        """
+
+    def close(self) -> None:  # noqa: B027 - an adapter without connections has nothing to do
+        """Give up connections and files. Nothing may be called after it."""
+
+
+class ClosedOptions(BaseModel):
+    """A base for ``Options``: frozen, and a misspelt name is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
