@@ -23,6 +23,9 @@ _FLUSH_EVERY = 0.1
 
 Handler = Callable[[StreamMessage], object]
 
+#: In place of the handler of a consumer that was cancelled meanwhile.
+_GONE: tuple[None, bool] = (None, False)
+
 
 class QoS(untyped.QoS):  # type: ignore[misc]
     """kombu's view of what is in hand."""
@@ -80,6 +83,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
         self.options = connection.options
         self.client = connection.redis
         self.hand = Hand(self.client, self.options)
+        self._room = connection.room
         self._sources: dict[str, Source] = {}
         self._handlers: dict[str, tuple[Handler, bool]] = {}
         # Taken, and not handed over because a callback raised before their turn.
@@ -111,8 +115,11 @@ class Channel(untyped.Channel):  # type: ignore[misc]
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> StreamMessage | None:
         self.flush_acks()
-        for message in self._fresh(self._source(queue).take(self, 1)):
-            self._hold(message, no_ack, self.options.clock.boottime())
+        for message in self._source(queue).take(self, 1, self.hand):
+            if no_ack:
+                self.hand.ack(message.delivery_tag)
+            else:
+                self.hand.add(message.delivery_tag, self.options.clock.boottime())
             return message
         return None
 
@@ -144,39 +151,32 @@ class Channel(untyped.Channel):  # type: ignore[misc]
             room = self.qos.can_consume_max_estimate()
             if room <= 0:
                 break
-            self._waiting.extend(self._fresh(self._source(queue).take(self, room)))
+            self._waiting.extend(self._source(queue).take(self, room, self.hand))
             delivered += self._hand_over()
         return delivered
 
     def _hand_over(self) -> int:
-        waiting, clock, delivered = self._waiting, self.options.clock, 0
+        # The hot loop: per message one look at the clock, one note, one call.
+        waiting, boottime, hand = self._waiting, self.options.clock.boottime, self.hand
+        delivered = 0
         while waiting:
             message = waiting.popleft()
-            handler = self._handlers.get(message.queue)
-            if handler is None:
-                # Its consumer was cancelled meanwhile.
-                self.hand.put_back([message.delivery_tag])
+            callback, no_ack = self._handlers.get(message.queue, _GONE)
+            if callback is None:
+                hand.put_back([message.delivery_tag])
                 continue
-            now = clock.boottime()
+            now = boottime()
             if now >= self._flush_at:
                 self._flush_at = now + _FLUSH_EVERY
                 self.flush_acks()
                 self._keep_alive(now)
-            callback, no_ack = handler
-            self._hold(message, no_ack, now)
+            if no_ack:
+                hand.ack(message.delivery_tag)
+            else:
+                hand.add(message.delivery_tag, now)
             delivered += 1
             callback(message)
         return delivered
-
-    def _hold(self, message: StreamMessage, no_ack: bool, now: float) -> None:
-        if no_ack:
-            self.hand.ack(message.delivery_tag)
-        else:
-            self.hand.add(message.delivery_tag, now)
-
-    def _fresh(self, messages: list[StreamMessage]) -> list[StreamMessage]:
-        # One of our own was silent for too long and we took it over from ourselves: it is in hand already.
-        return [message for message in messages if message.delivery_tag not in self.hand]
 
     def _keep_alive(self, now: float) -> None:
         if now < self._touch_at:
@@ -199,7 +199,8 @@ class Channel(untyped.Channel):  # type: ignore[misc]
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         self.hand.ack(delivery_tag)
-        self.transport.room_made()
+        if not self._room.is_set():
+            self._room.set()
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         if not requeue:
@@ -207,7 +208,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
             return
         self.hand.put_back([delivery_tag])
         self._source(delivery_tag.partition("@")[2]).look_soon()
-        self.transport.room_made()
+        self._room.set()
 
     def basic_recover(self, requeue: bool = False) -> None:
         if not requeue:
@@ -222,7 +223,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
             redis.RedisError: kept, and sent with the next flush; until then the entries may come again.
         """
         self.hand.ack_many(tags)
-        self.transport.room_made()
+        self._room.set()
 
     def flush_acks(self) -> None:
         """
@@ -236,7 +237,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
     def forget(self, tag: str) -> None:
         """Free the prefetch slot without an ack: the entry comes back once ``min_idle`` is over. Any thread."""
         self.hand.forget(tag)
-        self.transport.room_made()
+        self._room.set()
 
     def adopt(self, tags: Iterable[str]) -> None:
         """Take into hand what an earlier channel of this consumer handed over and is still being worked on."""

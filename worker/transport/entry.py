@@ -82,7 +82,7 @@ class StreamMessage(untyped.Message):  # type: ignore[misc]
     def __init__(self, channel: Any, queue: str, entry_id: str, fields: list[bytes], count: int) -> None:
         # kombu's own __init__ is left out: it costs as much as all the rest of a delivery.
         self.channel = channel
-        self.delivery_tag = f"{entry_id}@{queue}"
+        self.delivery_tag = f"{entry_id}@{queue}"  # as tag_of() says, without the call
         self.queue = queue
         self.delivery_info: dict[str, Any] = {
             "exchange": "",
@@ -102,6 +102,12 @@ class StreamMessage(untyped.Message):  # type: ignore[misc]
             self.properties: dict[str, Any] = {}
         else:
             self._read(fields)
+
+    def ack(self, multiple: bool = False) -> None:
+        if self._state != "RECEIVED":
+            super().ack(multiple)  # Says what is wrong.
+        self.channel.basic_ack(self.delivery_tag)
+        self._state = "ACK"
 
     def _read(self, fields: list[bytes]) -> None:
         texts: dict[str, bytes] = {}

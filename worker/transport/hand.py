@@ -37,7 +37,7 @@ class Hand:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def __contains__(self, tag: str) -> bool:
+    def __contains__(self, tag: object) -> bool:
         return tag in self._taken
 
     def add(self, tag: str, now: float) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
 
-from worker.transport.entry import StreamMessage
+from worker.transport.entry import StreamMessage, tag_of
 from worker.transport.scripts import Script
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Source:
         self._keys = [queue, options.lanes.get(queue, queue), options.dead.get(queue, queue)]
         self._cursor = _FIRST
 
-    def take(self, channel: Any, count: int) -> list[StreamMessage]:
-        """Take at most ``count`` entries, without waiting."""
+    def take(self, channel: Any, count: int, in_hand: Container[str]) -> list[StreamMessage]:
+        """Take at most ``count`` entries, without waiting, and leave out what is ``in_hand`` (delivery tags)."""
         options, now = self._options, self._options.clock.boottime()
         looks = now >= self.look_at
         reply = _TAKE(
@@ -70,8 +70,11 @@ class Source:
             pause = options.min_idle / 5 if self._cursor == _FIRST else 0.0
             self.look_at = now + max(_LOOK_AGAIN, pause)
         queue = self.queue
+        # What we hold ourselves may have been silent for too long; then we took it over from ourselves.
         messages = [
-            StreamMessage(channel, queue, entry.decode(), fields, times) for entry, fields, times in silent
+            StreamMessage(channel, queue, entry.decode(), fields, times)
+            for entry, fields, times in silent
+            if tag_of(entry.decode(), queue) not in in_hand
         ]
         messages += [StreamMessage(channel, queue, entry.decode(), fields, 1) for entry, fields in new]
         return messages

@@ -8,7 +8,7 @@ over once their consumer is silent for ``min_idle``; nothing is ever published a
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import redis
 from kombu import exceptions
@@ -49,6 +49,8 @@ class Transport(untyped.Transport):  # type: ignore[misc]
         self.options = Options.of(client.transport_options)
         self.redis = self.options.connect(_redis_url(client), client_name=self.options.client_name)
         self._waiter = Waiter(self.redis, self.options.clock)
+        #: Set by whoever frees a prefetch slot, in any thread.
+        self.room = self._waiter.room
 
     def driver_version(self) -> str:
         return redis.__version__
@@ -90,20 +92,13 @@ class Transport(untyped.Transport):  # type: ignore[misc]
         """End a blocked `drain_events`, or else the next one that finds nothing. Any thread."""
         self._waiter.wake()
 
-    def room_made(self) -> None:
-        """A prefetch slot may be free. Any thread."""
-        if not self._waiter.room.is_set():
-            self._waiter.room.set()
-
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         if include_password:
             return uri
         parts = urlsplit(uri)
         host = parts.netloc.rpartition("@")[2]
         # The query may hold a password too.
-        return urlunsplit(
-            (parts.scheme, f"{mask}@{host}" if "@" in parts.netloc else host, parts.path, "", "")
-        )
+        return f"{parts.scheme}://{mask + '@' if '@' in parts.netloc else ''}{host}{parts.path}"
 
     def _wait(self, seconds: float) -> None:
         after: dict[str, str] = {}
