@@ -562,17 +562,19 @@ def _give(field: FieldInfo) -> str:
 
 def _nearest(path: Place) -> str:
     *tables, name = path
-    known = Settings.model_fields if not tables else RouteSettings.model_fields
-    routes = [("routes", "default", field) for field in RouteSettings.model_fields] if not tables else []
-    places = [(*tables, field) for field in known] + routes
-    names = {"__".join(place): place for place in places}
-    close = difflib.get_close_matches("__".join((*tables, name.lower())), names, n=1)
-    if not close and tables:
+    above = tuple(tables) or ("routes", "default")
+    routes: dict[str, Place] = {field: (*above, field) for field in RouteSettings.model_fields}
+    places: dict[str, Place] = {field: (field,) for field in Settings.model_fields}
+    # What stands at the top may be a setting, or all of a route's written with a slip in `routes`.
+    places |= {"__".join(place): place for place in routes.values()}
+    places = routes if tables else places
+    close = difflib.get_close_matches(name.lower(), places, n=1)
+    if close:
+        place = places[close[0]]
+        return f"did you mean {_variable(place)} ({'.'.join(place)})?"
+    if tables:
         return f"a broker's own option goes to {_variable((*tables, 'options', name))}"
-    if not close:
-        return "docs/settings.md lists them all"
-    place = names[close[0]]
-    return f"did you mean {_variable(place)} ({'.'.join(place)})?"
+    return "docs/settings.md lists them all"
 
 
 def _cannot_read(file: object, error: Exception) -> str:
