@@ -236,7 +236,12 @@ class Channel(untyped.Channel):  # type: ignore[misc]
 
     def forget(self, tag: str) -> None:
         """Free the prefetch slot without an ack: the entry comes back once ``min_idle`` is over. Any thread."""
-        self.hand.forget(tag)
+        self.forget_many([tag])
+
+    def forget_many(self, tags: Iterable[str]) -> None:
+        """The same for many."""
+        for tag in tags:
+            self.hand.forget(tag)
         self._room.set()
 
     def adopt(self, tags: Iterable[str]) -> None:

@@ -26,6 +26,10 @@ _BLOCK = 0.5
 _RECHECK = 0.02
 
 
+#: The schemes of URLs that are ours.
+SCHEMES = ("redis-streams", "rediss-streams")
+
+
 class Transport(untyped.Transport):  # type: ignore[misc]
     """
     One connection. Its channels are read in the order in which they were made, every round: what must not wait
@@ -47,7 +51,7 @@ class Transport(untyped.Transport):  # type: ignore[misc]
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self.options = Options.of(client.transport_options)
-        self.redis = self.options.connect(_redis_url(client), client_name=self.options.client_name)
+        self.redis = self.options.connect(redis_url(client), client_name=self.options.client_name)
         self._waiter = Waiter(self.redis, self.options.clock)
         #: Set by whoever frees a prefetch slot, in any thread.
         self.room = self._waiter.room
@@ -122,7 +126,8 @@ class Transport(untyped.Transport):  # type: ignore[misc]
             self._waiter.rest(seconds)
 
 
-def _redis_url(client: Any) -> str:
+def redis_url(client: Any) -> str:
+    """The URL, as redis-py takes it, of a kombu connection."""
     where = client.hostname or "localhost"
     if "://" not in where:
         # kombu took the URL apart (a failover list), or there was none.
