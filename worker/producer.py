@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import redis
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
@@ -42,6 +42,14 @@ _READ_COUNT = 500
 _NEVER = threading.Event()
 #: Ledger entries that one pipeline looks at.
 _LOOK_COUNT = 500
+
+
+class Known(NamedTuple):
+    """What the ledger tells a producer of one intent."""
+
+    fingerprint: str
+    #: Absent while the intent is open.
+    response: ExecutionResponse | None
 
 
 class NoAnswerYet(TimeoutError):
@@ -125,14 +133,16 @@ class IntentProducer:
 
     def find(self, intent_id: str) -> ExecutionResponse | None:
         """The answer to an intent, if there is one by now."""
-        return next(iter(self.find_many((intent_id,))), None)
+        known = self.recall((intent_id,)).get(intent_id)
+        return known.response if known else None
 
-    def find_many(self, intent_ids: Iterable[str]) -> Iterator[ExecutionResponse]:
-        """The answers that are there by now, in no order of meaning."""
-        pending = iter(intent_ids)
+    def recall(self, intent_ids: Iterable[str]) -> dict[str, Known]:
+        """What the ledger knows of these intents; those that it has never seen are left out."""
+        pending, found = iter(intent_ids), dict[str, Known]()
         while some := list(islice(pending, _LOOK_COUNT)):
-            bodies = self._persist(partial(self._look, some))
-            yield from (load_response(body) for body in bodies if body)
+            rows = self._persist(partial(self._look, some))
+            found |= {one: _known(row) for one, row in zip(some, rows, strict=True) if row[0] is not None}
+        return found
 
     def wait(self, intent_id: str, timeout: float) -> ExecutionResponse:
         """
@@ -208,8 +218,8 @@ class IntentProducer:
         position = tail(self._client, self.keys.responses)
         ids = list(waiting)
         for start in range(0, len(ids), _LOOK_COUNT):
-            bodies = self._look(ids[start : start + _LOOK_COUNT])
-            yield from (load_response(body) for body in bodies if body)
+            rows = self._look(ids[start : start + _LOOK_COUNT])
+            yield from (load_response(body) for _, body in rows if body)
         while waiting and (left := deadline - self._clock.boottime()) > 0:
             for _, (at, fields) in read_after(self._client, {self.keys.responses: position}, left):
                 position = at
@@ -225,11 +235,11 @@ class IntentProducer:
                 pipe.xadd(stream, {"body": body})
             return [entry_id.decode() for entry_id in pipe.execute()]
 
-    def _look(self, intent_ids: list[str]) -> list[bytes | None]:
+    def _look(self, intent_ids: list[str]) -> list[tuple[bytes | None, bytes | None]]:
         with self._client.pipeline(transaction=False) as pipe:
             for intent_id in intent_ids:
-                pipe.hget(self.keys.intent(intent_id), "response")
-            return cast("list[bytes | None]", pipe.execute())
+                pipe.hmget(self.keys.intent(intent_id), "fingerprint", "response")
+            return [(row[0], row[1]) for row in pipe.execute()]
 
     def _persist(self, call: Callable[[], _T]) -> _T:
         try:
@@ -250,6 +260,13 @@ class IntentProducer:
 
     def _sleep(self, seconds: float) -> None:
         self._clock.wait(_NEVER, seconds)
+
+
+def _known(row: tuple[bytes | None, bytes | None]) -> Known:
+    fingerprint, response = row
+    return Known(
+        (fingerprint or b"").decode("utf-8", "replace"), load_response(response) if response else None
+    )
 
 
 def tail(client: redis.Redis, stream: str) -> str:

@@ -36,7 +36,7 @@ def settle(client: Any, response: ExecutionResponse) -> None:
     """As the worker does it: ledger and stream together."""
     body = dump(response)
     with client.pipeline() as pipe:
-        pipe.hset(KEYS.intent(response.intent_id), mapping={"state": "settled", "response": body})
+        pipe.hset(KEYS.intent(response.intent_id), mapping={"state": "settled", "fingerprint": "f", "response": body})
         pipe.xadd(KEYS.responses, {"intent_id": response.intent_id, "body": body})
         pipe.execute()
 
@@ -173,6 +173,15 @@ def test_an_answer_that_came_before_anybody_waited_is_found(producer: IntentProd
 
     assert producer.wait("intent-1", timeout=0) == producer.find("intent-1")
     assert producer.find("intent-2") is None
+
+
+def test_what_the_ledger_knows_is_recalled_by_id(producer: IntentProducer, client: Any) -> None:
+    settle(client, answer())
+    client.hset(KEYS.intent("open"), mapping={"state": "claimed", "fingerprint": "g"})
+
+    known = producer.recall(["intent-1", "open", "never-seen"])
+
+    assert known == {"intent-1": ("f", producer.find("intent-1")), "open": ("g", None)}
 
 
 def test_an_answer_that_comes_while_somebody_waits_is_found(producer: IntentProducer, client: Any) -> None:

@@ -1,0 +1,1 @@
+"""What people type: `worker VERB`. One module a group of verbs; `app` puts them together."""

@@ -1,0 +1,280 @@
+"""What an operator sees and says: status, the story of an intent, halt, resume, guard, doubts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contracts import load_response
+from worker.cli.context import (
+    ActorOption,
+    JsonOption,
+    ReasonOption,
+    RouteOption,
+    actor_name,
+    note,
+    reason_text,
+    show,
+    surroundings,
+    table,
+    to_json,
+    visible,
+)
+from worker.cli.submit import response_line
+from worker.errors import Refused
+
+if TYPE_CHECKING:
+    from worker.ledger.control import Control, Doubt, RouteStatus
+
+guard = typer.Typer(help="The guard that stops a route after failures in a row.", no_args_is_help=True)
+doubt = typer.Typer(help="Intents that may or may not be at the broker.", no_args_is_help=True)
+
+_NEVER = Event()
+_All = Annotated[bool, typer.Option("--all", help="Every route.")]
+_Watch = Annotated[bool, typer.Option("--watch", help="Again and again, until interrupted.")]
+_Interval = Annotated[float, typer.Option("--interval", min=0.01, help="Seconds between two looks.")]
+_IntentId = Annotated[str, typer.Argument(metavar="ID")]
+_Approve = Annotated[bool, typer.Option("--approve", help="Needed to leave LOCKDOWN.")]
+_Accepted = Annotated[
+    str | None, typer.Option("--accepted", metavar="ORDER_ID", help="The broker holds it, under this number.")
+]
+_NotPlaced = Annotated[bool, typer.Option("--not-placed", help="The broker does not hold it.")]
+
+
+# --- Status -----------------------------------------------------------------------------------------------
+
+
+def status(
+    ctx: typer.Context,
+    route: RouteOption = None,
+    watch: _Watch = False,
+    interval: _Interval = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Routes, guard, halt, backlog, doubts, workers."""
+    desk = surroundings(ctx)
+    names = [desk.route(route)] if route else desk.known_routes()
+    while True:
+        found = [desk.control(name).status() for name in names]
+        if watch and not as_json:
+            typer.echo("\x1b[2J\x1b[H", nl=False)
+        for one in found:
+            show(dataclasses.asdict(one), _status_text(one), as_json)
+        if not watch:
+            return
+        desk.clock.wait(_NEVER, interval)
+
+
+def _status_text(one: RouteStatus) -> str:
+    lines = [
+        f"route {one.route}  broker {one.broker or '-'}  mode {one.mode or 'never started'}",
+        f"  guard    {one.guard_state}, {one.consecutive_failures} of {one.threshold} failures in a row",
+        f"  halt     {_halt_text(one)}",
+        f"  queue    {one.queue_depth} waiting{_age(', oldest', one.oldest_age)}, {one.parked} of them for "
+        f"their lane; {one.in_flight} in flight",
+        f"  doubt    {one.in_doubt}{_age(', oldest', one.oldest_doubt_age)}",
+        f"  dead     {one.dead}",
+        f"  workers  {len(one.workers)}",
+    ]
+    lines += [
+        f"    {worker.name}  {worker.host} pid {worker.pid}  port {worker.port}  heard {worker.age:.0f} s ago"
+        for worker in one.workers
+    ]
+    return visible("\n".join(lines + [f"  ! {alarm}" for alarm in _alarms(one)]))
+
+
+def _halt_text(one: RouteStatus) -> str:
+    return f"HALTED by {one.halt_actor}: {one.halt_reason}" if one.halted else "no"
+
+
+def _age(label: str, seconds: float | None) -> str:
+    return "" if seconds is None else f"{label} {seconds:.0f} s"
+
+
+def _alarms(one: RouteStatus) -> list[str]:
+    alarms = []
+    if one.guard_state in ("FAIL", "LOCKDOWN"):
+        approve = " --approve" if one.guard_state == "LOCKDOWN" else ""
+        alarms.append(f"tripped: `worker guard reset --route {one.route} --reason …{approve}` when mended")
+    if one.halted:
+        alarms.append(f"halted: `worker resume --route {one.route} --reason …`")
+    if one.in_doubt:
+        alarms.append(f"in doubt: `worker doubt list --route {one.route}`")
+    if one.dead:
+        alarms.append(f"dead letters: `worker dead list --route {one.route}`")
+    if not one.workers:
+        alarms.append("no worker is alive: `worker run`")
+    return alarms
+
+
+# --- One intent -------------------------------------------------------------------------------------------
+
+
+def intent(
+    ctx: typer.Context, intent_id: _IntentId, route: RouteOption = None, as_json: JsonOption = False
+) -> None:
+    """The full story of one intent."""
+    desk = surroundings(ctx)
+    names = [desk.route(route)] if route else desk.known_routes()
+    stories = [story for name in names if (story := desk.control(name).story(intent_id)) is not None]
+    if not stories:
+        raise Refused(
+            f"no intent {intent_id} on {', '.join(names)}. It was never enqueued, still waits in the queue, or was "
+            "settled longer ago than the retention"
+        )
+    for story in stories:
+        show(story, _story_text(story), as_json)
+
+
+def _story_text(story: dict[str, Any]) -> str:
+    ledger, response = story["ledger"], story["response"]
+    lines = [f"intent {story['intent_id']} on route {story['route']}: {ledger.get('state', 'forgotten')}"]
+    if response is not None:
+        lines.append(f"  {response_line(load_response(to_json(response)))}")
+    lines += [f"  {name}: {value}" for name, value in sorted(ledger.items()) if name != "state" and value]
+    trail = [
+        (f"{row['at']:%H:%M:%S.%f}"[:-3], row["event"], row["worker"], row["detail"])
+        for row in story["audit"]
+    ]
+    return visible("\n".join(lines)) + (
+        "\n" + table(("AT (UTC)", "EVENT", "BY", "DETAIL"), trail) if trail else ""
+    )
+
+
+# --- Halt and resume --------------------------------------------------------------------------------------
+
+
+def halt(
+    ctx: typer.Context,
+    reason: ReasonOption,
+    route: RouteOption = None,
+    all_: _All = False,
+    actor: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop all launches now, on every worker. Cancels and look-ups still pass."""
+    who, why = actor_name(actor), reason_text(reason)
+    _each_route(
+        ctx, route, all_, as_json, lambda control: control.halt(who, why), "halted", "was halted already"
+    )
+
+
+def resume(
+    ctx: typer.Context,
+    reason: ReasonOption,
+    route: RouteOption = None,
+    all_: _All = False,
+    actor: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Allow launches again after a halt."""
+    who, why = actor_name(actor), reason_text(reason)
+    _each_route(
+        ctx, route, all_, as_json, lambda control: control.resume(who, why), "resumed", "was not halted"
+    )
+
+
+def _each_route(
+    ctx: typer.Context,
+    route: str | None,
+    every: bool,
+    as_json: bool,
+    act: Callable[[Control], bool],
+    done: str,
+    otherwise: str,
+) -> None:
+    if every and route is not None:
+        raise typer.BadParameter("give --route or --all, not both", param_hint="--all")
+    desk = surroundings(ctx)
+    for name in desk.known_routes() if every else [desk.route(route)]:
+        changed = act(desk.control(name))
+        document = {"route": name, "action": done, "changed": changed}
+        show(document, f"route {name}: {done if changed else otherwise}", as_json)
+
+
+# --- Guard ------------------------------------------------------------------------------------------------
+
+
+@guard.command("show")
+def guard_show(ctx: typer.Context, route: RouteOption = None, as_json: JsonOption = False) -> None:
+    """The guard's state and what it has counted."""
+    desk = surroundings(ctx)
+    for name in [desk.route(route)] if route else desk.known_routes():
+        now = desk.control(name).status()
+        document = {
+            "route": name,
+            "state": now.guard_state,
+            "consecutive_failures": now.consecutive_failures,
+            "threshold": now.threshold,
+            "epoch": now.epoch,
+        }
+        text = f"route {name}: {now.guard_state}, {now.consecutive_failures} of {now.threshold} failures in a row"
+        show(document, text, as_json)
+
+
+@guard.command("reset")
+def guard_reset(
+    ctx: typer.Context,
+    reason: ReasonOption,
+    approve: _Approve = False,
+    route: RouteOption = None,
+    actor: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Open a tripped guard, in your name."""
+    desk, who, why = surroundings(ctx), actor_name(actor), reason_text(reason)
+    name = desk.route(route)
+    state = desk.control(name).reset_guard(who, why, approve)
+    show({"route": name, "state": state}, f"route {name}: the guard is {state}", as_json)
+
+
+# --- Doubts -----------------------------------------------------------------------------------------------
+
+
+@doubt.command("list")
+def doubt_list(ctx: typer.Context, route: RouteOption = None, as_json: JsonOption = False) -> None:
+    """The open doubts, oldest first."""
+    desk = surroundings(ctx)
+    found = [
+        (name, one)
+        for name in ([desk.route(route)] if route else desk.known_routes())
+        for one in desk.control(name).doubts()
+    ]
+    for name, one in found if as_json else ():
+        show({"route": name, **dataclasses.asdict(one)}, "", True)
+    if not as_json:
+        headings = ("ROUTE", "INTENT", "ORDER", "AGE", "LOOKS", "ESCALATED", "WORKER")
+        rows = [(name, *_doubt_row(one)) for name, one in found]
+        typer.echo(table(headings, rows) if rows else "no doubts")
+
+
+def _doubt_row(one: Doubt) -> tuple[object, ...]:
+    price = f" @ {one.limit_price}" if one.limit_price else ""
+    order = f"{one.side or ''} {one.quantity or ''} {one.symbol}{price}".strip()
+    return one.intent_id, order, f"{one.age:.0f} s", one.looks, "yes" if one.escalated else "no", one.worker
+
+
+@doubt.command("resolve")
+def doubt_resolve(
+    ctx: typer.Context,
+    intent_id: _IntentId,
+    reason: ReasonOption,
+    accepted: _Accepted = None,
+    not_placed: _NotPlaced = False,
+    route: RouteOption = None,
+    actor: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a doubt on your word, after looking at the broker's own list."""
+    if bool(accepted) is not_placed:
+        raise typer.BadParameter("give one of --accepted ORDER_ID and --not-placed")
+    desk, who, why = surroundings(ctx), actor_name(actor), reason_text(reason)
+    response = desk.control(desk.route(route)).resolve_by_hand(
+        intent_id, broker_order_id=accepted, not_placed=not_placed, actor=who, reason=why
+    )
+    note(f"resolved by {who}: {why}")
+    show(response.model_dump(mode="json", exclude_none=True), response_line(response), as_json)
