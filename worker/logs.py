@@ -128,7 +128,7 @@ def configure(
 def silent() -> Logger:
     """A logger that writes nothing, for library use and tests."""
     nothing = structlog.wrap_logger(
-        None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1)
+        None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL)
     )
     return cast(Logger, nothing.bind())
 
