@@ -22,6 +22,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from pydantic_core import to_json
+
 from contracts import OrderRecord, OrderRequest, OrderStatus, Side
 from worker.errors import OutcomeUnknown
 
@@ -29,7 +31,9 @@ from worker.errors import OutcomeUnknown
 #: incomplete; a book in a file reads them again.
 ORDERS_MAX: Final = 100_000
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+#: An order in memory: intent_id, symbol, side, quantity, price, venue, time. Plain values only, which the garbage
+#: collector does not walk through again and again.
+_Held = tuple[str, str, str, Decimal, Decimal | None, str | None, datetime]
 #: Answers the time of booking right before it, or raises: then nothing is booked.
 Stamp = Callable[[], datetime]
 
@@ -60,7 +64,7 @@ class MemoryBook:
         self._lock = threading.Lock()
         self._max = orders_max
         self._last = 0
-        self._orders: dict[int, tuple[OrderRequest, datetime]] = {}
+        self._orders: dict[int, _Held] = {}
         self._by_client: dict[str, int] = {}
         self._cancelled: set[int] = set()
         #: When the newest forgotten order was placed.
@@ -70,7 +74,15 @@ class MemoryBook:
         with self._lock:
             placed_at = stamp()
             self._last = place = self._last + 1
-            self._orders[place] = (request, placed_at)
+            self._orders[place] = (
+                request.client_order_id,
+                request.symbol,
+                request.side.value,
+                request.quantity,
+                request.limit_price,
+                request.venue,
+                placed_at,
+            )
             self._by_client[request.client_order_id] = place
             if place > self._max:
                 self._forget(place - self._max)
@@ -93,34 +105,34 @@ class MemoryBook:
 
     def since(self, start: datetime) -> tuple[list[OrderRecord], bool]:
         with self._lock:
-            held = [self._record(place) for place, (_, at) in self._orders.items() if at >= start]
+            held = [self._record(place) for place, order in self._orders.items() if order[-1] >= start]
             return held, self._forgotten is None or self._forgotten < start
 
     def close(self) -> None:
         pass
 
     def _forget(self, place: int) -> None:
-        request, self._forgotten = self._orders.pop(place)
+        client_order_id, *_, self._forgotten = self._orders.pop(place)
         self._cancelled.discard(place)
-        if self._by_client.get(request.client_order_id) == place:
-            del self._by_client[request.client_order_id]
+        if self._by_client.get(client_order_id) == place:
+            del self._by_client[client_order_id]
 
     def _find(self, number: str | None, client_order_id: str | None) -> int | None:
         place = self._by_client.get(client_order_id or "") if number is None else _place(number)
         return place if place in self._orders else None
 
     def _record(self, place: int) -> OrderRecord:
-        request, placed_at = self._orders[place]
+        client_order_id, symbol, side, quantity, limit_price, venue, placed_at = self._orders[place]
         return OrderRecord(
             broker_order_id=_number(place),
-            symbol=request.symbol,
-            side=request.side,
-            quantity=request.quantity,
+            symbol=symbol,
+            side=Side(side),
+            quantity=quantity,
             status=OrderStatus.CANCELLED if place in self._cancelled else OrderStatus.WORKING,
             placed_at=placed_at,
-            limit_price=request.limit_price,
-            client_order_id=request.client_order_id,
-            venue=request.venue,
+            limit_price=limit_price,
+            client_order_id=client_order_id,
+            venue=venue,
         )
 
 
@@ -210,7 +222,7 @@ class FileBook:
             self._open()
             fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
-                end = os.fstat(self._file).st_size
+                end = os.lseek(self._file, 0, os.SEEK_END)
                 if end and os.pread(self._file, 1, end - 1) != b"\n":
                     os.write(self._file, b"\n")  # after a line that somebody died on
                     end += 1
@@ -219,7 +231,7 @@ class FileBook:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _append(self, line: dict[str, Any]) -> None:
-        data = (_encode(line) + "\n").encode()
+        data = to_json(line) + b"\n"
         if os.write(self._file, data) != len(data):
             raise OutcomeUnknown(f"the book {self._path} took only part of a line; is the disk full?")
 
@@ -229,7 +241,7 @@ class FileBook:
         with mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) as text:
             if number is not None:
                 return _order_at(text, _place(number), number)
-            needle = b'"intent_id":%s,' % _encode(client_order_id).encode()
+            needle = b'"intent_id":%s,' % to_json(client_order_id)
             at = len(text)
             while (at := text.rfind(needle, 0, at)) >= 0:
                 order = _order_at(text, text.rfind(b"\n", 0, at) + 1)
