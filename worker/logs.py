@@ -208,7 +208,7 @@ class _Libraries(logging.Handler):
 
 def _adopt_the_libraries(logger: Any, threshold: int) -> None:
     root = logging.getLogger()
-    for handler in root.handlers:
+    for handler in list(root.handlers):
         if isinstance(handler, _Libraries):
             root.removeHandler(handler)
     root.addHandler(_Libraries(logger))
