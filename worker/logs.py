@@ -186,9 +186,8 @@ def _put_stack(fields: _Fields) -> None:
 def _encoded(fields: Mapping[str, Any]) -> str:
     try:
         return to_json(fields, fallback=str, inf_nan_mode="strings").decode()
-    except (
-        ValueError
-    ):  # bytes or half a surrogate pair, out of somebody else's message; a line must never be lost
+    except ValueError:
+        # Bytes or half a surrogate pair out of somebody else's message. A line must never be lost.
         return json.dumps(fields, default=str, skipkeys=True)
 
 
