@@ -315,9 +315,12 @@ def test_a_cancel_without_an_answer_is_a_doubt(
 def test_a_cancel_by_our_id_goes_to_brokers_that_know_it(make_intent: Make) -> None:
     adapter = MockBroker()
 
-    LiveBroker(adapter).submit_intent(a_cancel(make_intent), Send(send_before=9.0))
+    broker = LiveBroker(adapter, default_venue="KRX")
+    broker.submit_intent(a_cancel(make_intent), Send(send_before=9.0))
 
-    assert adapter.cancelled == [OrderQuery("005930", client_order_id="intent-1", send_before=9.0)]
+    assert adapter.cancelled == [
+        OrderQuery("005930", client_order_id="intent-1", venue="KRX", send_before=9.0)
+    ]
 
 
 def test_a_cancel_by_our_id_is_denied_where_the_broker_cannot_know_it(make_intent: Make) -> None:

@@ -211,7 +211,10 @@ def test_a_cancel_is_one_more_line(tmp_path: Path) -> None:
 
     adapter.cancel_order(OrderQuery("005930", broker_order_id=number))
 
-    assert lines(tmp_path / "book")[1] == {"cancel": number}
+    with pytest.raises(Rejected):
+        adapter.cancel_order(OrderQuery("005930", broker_order_id=number))
+
+    assert lines(tmp_path / "book")[1:] == [{"cancel": number}]
 
 
 @pytest.mark.parametrize("torn", [b'{"broker_order_id":"S0000000', b'{"cancel":"S', b"\xff\xfe", b"{}", b"7"])
@@ -245,6 +248,39 @@ def test_a_number_the_book_never_gave_is_unknown(tmp_path: Path, number: str) ->
         assert adapter.get_order(query) is None
         with pytest.raises(Rejected):
             adapter.cancel_order(query)
+
+
+def test_a_line_that_is_still_being_written_is_read_once_it_is_whole(tmp_path: Path) -> None:
+    path, began = tmp_path / "book", ManualClock().now()
+    a_broker(book=path).place_order(a_request())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40])
+    reader = a_broker(book=path)
+
+    half = reader.list_orders(began).orders
+    path.write_bytes(whole)
+
+    assert half == ()
+    assert [order.client_order_id for order in reader.list_orders(began).orders] == ["intent-1"]
+
+
+def test_a_place_in_the_book_with_another_orders_number_is_not_that_order(tmp_path: Path) -> None:
+    path = tmp_path / "book"
+    adapter = a_broker(book=path)
+    number = adapter.place_order(a_request()).broker_order_id
+    path.write_text(path.read_text().replace(number, "S000000009999"))
+
+    assert adapter.get_order(OrderQuery("005930", broker_order_id=number)) is None
+
+
+def test_forgetting_an_old_order_leaves_a_newer_one_of_the_same_intent(tmp_path: Path) -> None:
+    book = MemoryBook(orders_max=2)
+    numbers = [book.add(a_request(intent_id), ManualClock().now) for intent_id in ("a", "a", "b")]
+
+    found = book.find(None, "a")
+
+    assert found is not None
+    assert found.broker_order_id == numbers[1]
 
 
 def test_an_id_that_is_part_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
