@@ -47,7 +47,7 @@ class QoS(untyped.QoS):  # type: ignore[misc]
         return min(batch, self.prefetch_count - len(self._hand)) if self.prefetch_count else batch
 
     def append(self, message: StreamMessage, delivery_tag: str) -> None:
-        self._hand.add(delivery_tag, self.channel.options.clock.boottime())
+        self._hand.add_many([delivery_tag], self.channel.options.clock.boottime())
 
     def ack(self, delivery_tag: str) -> None:
         self.channel.basic_ack(delivery_tag)
@@ -116,10 +116,9 @@ class Channel(untyped.Channel):  # type: ignore[misc]
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> StreamMessage | None:
         self.flush_acks()
         for message in self._source(queue).take(self, 1, self.hand):
+            self.hand.add_many([message.delivery_tag], self.options.clock.boottime())
             if no_ack:
                 self.hand.ack(message.delivery_tag)
-            else:
-                self.hand.add(message.delivery_tag, self.options.clock.boottime())
             return message
         return None
 
@@ -151,12 +150,15 @@ class Channel(untyped.Channel):  # type: ignore[misc]
             room = self.qos.can_consume_max_estimate()
             if room <= 0:
                 break
-            self._waiting.extend(self._source(queue).take(self, room, self.hand))
+            messages = self._source(queue).take(self, room, self.hand)
+            # In hand at once: the last of a batch must not look abandoned while a callback works on the first.
+            self.hand.add_many([message.delivery_tag for message in messages], now)
+            self._waiting.extend(messages)
             delivered += self._hand_over()
         return delivered
 
     def _hand_over(self) -> int:
-        # The hot loop: per message one look at the clock, one note, one call.
+        # The hot loop: per message one look at the clock and one call.
         waiting, boottime, hand = self._waiting, self.options.clock.boottime, self.hand
         delivered = 0
         while waiting:
@@ -172,8 +174,6 @@ class Channel(untyped.Channel):  # type: ignore[misc]
                 self._keep_alive(now)
             if no_ack:
                 hand.ack(message.delivery_tag)
-            else:
-                hand.add(message.delivery_tag, now)
             delivered += 1
             callback(message)
         return delivered
@@ -213,6 +213,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
     def basic_recover(self, requeue: bool = False) -> None:
         if not requeue:
             raise NotImplementedError("recover(requeue=False) is not supported")
+        self._waiting.clear()
         self.hand.put_back(self.hand.tags())
 
     def ack_many(self, tags: Iterable[str]) -> None:
@@ -247,8 +248,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
     def adopt(self, tags: Iterable[str]) -> None:
         """Take into hand what an earlier channel of this consumer handed over and is still being worked on."""
         now = self.options.clock.boottime() - self.options.min_idle
-        for tag in tags:
-            self.hand.add(tag, now)
+        self.hand.add_many(tags, now)
 
     def wake(self) -> None:
         """End a blocked `drain_events` of this connection, promptly. Any thread."""

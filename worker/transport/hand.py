@@ -40,8 +40,8 @@ class Hand:
     def __contains__(self, tag: object) -> bool:
         return tag in self._taken
 
-    def add(self, tag: str, now: float) -> None:
-        self._taken[tag] = now
+    def add_many(self, tags: Iterable[str], now: float) -> None:
+        self._taken.update(dict.fromkeys(tags, now))
 
     def tags(self) -> list[str]:
         return list(self._taken)

@@ -21,7 +21,8 @@ local min_idle_ms, cursor = tonumber(ARGV[4]), ARGV[5]
 local entry_bytes_max, lanes_max = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 -- Redis has lost the group (a flush, a fail-over). 7.0, 6.2 and fakeredis each say it in their own words.
-local function without_group(message)
+local function without_group(fault)
+  local message = tostring(fault)
   return message:find('NOGROUP', 1, true) or message:find('requires the key to exist', 1, true)
 end
 
