@@ -1,0 +1,361 @@
+"""
+Ends doubts by asking the broker, and looks for orders that should not exist.
+
+No timer, retry count or restart ends a doubt; only evidence does. What counts as evidence is `judge`, a pure function.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from contracts import (
+    Code,
+    ExecutionIntent,
+    ExecutionResponse,
+    OrderQuery,
+    OrderRecord,
+    OrderScan,
+    OrderStatus,
+    Outcome,
+    dump,
+    load_intent,
+    load_response,
+)
+from worker import answers
+from worker.brokers.base import BaseBrokerAdapter
+from worker.clock import Clock
+from worker.errors import BrokerError
+from worker.ledger import Ledger
+from worker.ledger.records import Doubt
+from worker.logs import Event, Logger
+from worker.metrics import Resolution, RouteMetrics
+
+#: Doubts looked up in one go; they share one reading of the broker's list.
+LOOKS = 64
+#: How far before a launch its order may lie in the broker's list, for clocks that differ.
+MARGIN = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A scan, and when it was started on this machine's CLOCK_BOOTTIME."""
+
+    scan: OrderScan
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The broker holds the order. More than one row of one intent: ``others`` should not exist."""
+
+    order: OrderRecord
+    others: tuple[OrderRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The broker provably does not hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoVerdict:
+    """Nothing is proven yet, and why."""
+
+    why: str
+
+
+Evidence = Found | Absent | NoVerdict
+
+
+def judge(intent_id: str, readings: Sequence[Reading], *, by_client_id: bool, absence_from: float) -> Evidence:
+    """
+    What the broker's list proves of one order in doubt.
+
+    A row that carries our id proves a presence, in any reading. An absence needs two complete readings that agree,
+    both started after ``absence_from`` (seconds on CLOCK_BOOTTIME): the end of the sender's deadline, the kernel's
+    time-out and the broker's visibility lag, counted from this resolver's own first sight of the doubt. Where rows
+    do not carry our id, no list proves anything by itself: a named person decides.
+    """
+    if not by_client_id:
+        return NoVerdict("the broker's list does not show our ids: a named person decides")
+    rows = {
+        row.broker_order_id: row
+        for reading in readings
+        for row in reading.scan.orders
+        if row.client_order_id == intent_id
+    }
+    if rows:
+        first, *others = sorted(rows.values(), key=lambda row: (row.placed_at, row.broker_order_id))
+        return Found(first, tuple(others))
+    telling = [one for one in readings if one.scan.complete and one.started >= absence_from]
+    if len(telling) >= 2:
+        return Absent()
+    return NoVerdict(f"{len(telling)} of 2 complete readings after the broker's lag")
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What this resolver remembers of one doubt between look-ups."""
+
+    fence: str
+    absence_from: float
+    readings: list[Reading] = field(default_factory=list)
+
+
+#: How a CANCEL in doubt ends, by what became of its target.
+_CANCEL_ENDS: Final = {
+    OrderStatus.CANCELLED: Outcome.ACCEPTED,
+    OrderStatus.FILLED: Outcome.REJECTED,
+    OrderStatus.REFUSED: Outcome.REJECTED,
+    OrderStatus.EXPIRED: Outcome.REJECTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverRules:
+    """Seconds."""
+
+    route: str
+    #: Between the first two look-ups of a doubt; it doubles up to ``ceiling``.
+    base: float = 0.5
+    ceiling: float = 30.0
+    escalate_after: float = 300.0
+    #: From a launch until nothing of it can still be on its way and the list shows it.
+    quiet: float = 6.0
+
+
+class Resolver:
+    """One route's resolver. ``step`` and ``scan`` raise ``Unavailable`` and ``StateLost`` as the ledger does."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        adapter: BaseBrokerAdapter,
+        rules: ResolverRules,
+        metrics: RouteMetrics,
+        log: Logger,
+        clock: Clock,
+        worker: str,
+    ) -> None:
+        self._ledger = ledger
+        self._adapter = adapter
+        self._rules = rules
+        self._metrics = metrics
+        self._log = log
+        self._clock = clock
+        self._worker = worker
+        self._watched: dict[str, _Watched] = {}
+        self._scanned_to: datetime | None = None
+
+    def step(self) -> int:
+        """Look up the doubts that are due. Returns how many ended."""
+        rules = self._rules
+        due = self._ledger.look(
+            LOOKS, base=rules.base, ceiling=rules.ceiling, escalate_after=rules.escalate_after
+        )
+        orders = [one for one in due if not one.target]
+        ended = sum(self._resolve_cancel(one) for one in due if one.target)
+        for one in orders:
+            self._watch(one)
+        if orders and (reading := self._read(orders)) is not None:
+            ended += sum(self._resolve_order(one, reading) for one in orders)
+        return ended
+
+    def _watch(self, doubt: Doubt) -> _Watched:
+        watched = self._watched.get(doubt.intent_id)
+        if watched is None or watched.fence != doubt.fence:
+            now = self._clock.boottime()
+            left = max(0.0, (doubt.quiet_at - doubt.now) / 1000)
+            # On Redis's clock and on our own: whichever says later.
+            lag = min(self._rules.quiet, max(left, self._adapter.visibility_lag))
+            watched = _Watched(doubt.fence, now + max(left, lag))
+            self._watched[doubt.intent_id] = watched
+        return watched
+
+    def _read(self, doubts: Sequence[Doubt]) -> Reading | None:
+        since = datetime.fromtimestamp(min(one.launched_at for one in doubts) / 1000, UTC) - MARGIN
+        started = self._clock.boottime()
+        try:
+            return Reading(self._adapter.list_orders(since), started)
+        except BrokerError as error:
+            self._log.warning(Event.LOOK_UP_FAILED, reason=str(error))
+            return None
+
+    def _resolve_order(self, doubt: Doubt, reading: Reading) -> bool:
+        watched = self._watch(doubt)
+        watched.readings = [*watched.readings[-1:], reading]
+        evidence = judge(
+            doubt.intent_id,
+            watched.readings,
+            by_client_id=self._adapter.client_order_ids,
+            absence_from=watched.absence_from,
+        )
+        match evidence:
+            case Found(order, others):
+                done = self._end(doubt, self._accepted(doubt, order), order.reference or "", "found in the list")
+                for other in others:
+                    self._orphan(other, doubt.intent_id, "settled")
+                return done
+            case Absent():
+                reason = "in neither of two complete order lists read after the broker's lag"
+                return self._end(doubt, self._closed(doubt, Outcome.NOT_PLACED, Code.NOT_PLACED, reason), "", reason)
+            case NoVerdict():
+                return False
+
+    def _resolve_cancel(self, doubt: Doubt) -> bool:
+        """A CANCEL in doubt ends by what its target's own row shows."""
+        working = load_response(doubt.target_response)
+        query = OrderQuery(
+            symbol=load_intent(doubt.body).symbol,
+            broker_order_id=working.broker_order_id,
+            client_order_id=working.intent_id,
+            reference=doubt.target_reference or None,
+        )
+        started = self._clock.boottime()
+        try:
+            row = self._adapter.get_order(query)
+        except BrokerError as error:
+            self._log.warning(Event.LOOK_UP_FAILED, intent_id=doubt.intent_id, reason=str(error))
+            return False
+        watched = self._watch(doubt)
+        if row is None:
+            return False
+        if row.status in _CANCEL_ENDS:
+            return self._end_cancel(doubt, row, _CANCEL_ENDS[row.status])
+        watched.readings = [*watched.readings[-1:], Reading(OrderScan((row,), True), started)]
+        if len([one for one in watched.readings if one.started >= watched.absence_from]) < 2:
+            return False
+        reason = f"the target still works ({row.status}) after the broker's lag: the request did not arrive"
+        return self._end(doubt, self._closed(doubt, Outcome.NOT_PLACED, Code.NOT_PLACED, reason), "", reason)
+
+    def _end_cancel(self, doubt: Doubt, row: OrderRecord, outcome: Outcome) -> bool:
+        reason = f"the target is {row.status}"
+        if outcome is Outcome.ACCEPTED:
+            return self._end(doubt, self._accepted(doubt, row), "", reason)
+        return self._end(doubt, self._closed(doubt, outcome, Code.TARGET_DONE, reason), "", reason)
+
+    def _accepted(self, doubt: Doubt, order: OrderRecord) -> ExecutionResponse:
+        return ExecutionResponse(
+            intent_id=doubt.intent_id,
+            accepted=True,
+            broker=self._adapter.broker_id,
+            message="in doubt at first; found in the broker's list",
+            timestamp=self._clock.now(),
+            outcome=Outcome.ACCEPTED,
+            broker_order_id=order.broker_order_id,
+            route=self._rules.route,
+            attempts=int(doubt.attempt),
+            sent_at=_sent_at(doubt),
+        )
+
+    def _closed(self, doubt: Doubt, outcome: Outcome, code: Code, message: str) -> ExecutionResponse:
+        return answers.refusal(
+            doubt.intent_id,
+            outcome,
+            code,
+            message,
+            route=self._rules.route,
+            now=self._clock.now(),
+            broker=self._adapter.broker_id,
+            attempts=int(doubt.attempt),
+            sent_at=_sent_at(doubt),
+        )
+
+    def _end(self, doubt: Doubt, response: ExecutionResponse, reference: str, reason: str) -> bool:
+        done = self._ledger.resolve(
+            doubt,
+            outcome=response.outcome,
+            payload=dump(response),
+            reference=reference,
+            actor=self._worker,
+            reason=reason,
+        )
+        self._watched.pop(doubt.intent_id, None)
+        if done:
+            self._metrics.doubt_resolved(_RESOLUTIONS[response.outcome])
+            self._metrics.processed(response.outcome)
+            self._log.info(
+                Event.DOUBT_RESOLVED, intent_id=doubt.intent_id, outcome=response.outcome, reason=reason
+            )
+        return done
+
+    # Orders that should not exist.
+
+    def scan(self) -> None:
+        """
+        Compare the broker's list with the ledger. An order whose intent we answered otherwise, or never launched,
+        is announced as an orphan and halts the route; any other that is not ours is noted once as foreign.
+        """
+        now = self._clock.now()
+        since = (self._scanned_to or now - MARGIN) - timedelta(seconds=60 + self._rules.quiet)
+        try:
+            listed = self._adapter.list_orders(since)
+        except BrokerError as error:
+            self._log.warning(Event.LOOK_UP_FAILED, reason=str(error))
+            return
+        self._scanned_to = now
+        # The ledger is read after the list: an order that is listed was launched before that.
+        by_id = {row.client_order_id or "": row for row in listed.orders}
+        states = self._ledger.states([one for one in by_id if one])
+        for row in listed.orders:
+            self._compare(row, states)
+
+    def _compare(self, row: OrderRecord, states: dict[str, tuple[str, bytes]]) -> None:
+        intent_id = row.client_order_id or ""
+        if not intent_id or intent_id not in states:
+            self._foreign(row)
+            return
+        state, response = states[intent_id]
+        if state in ("in_flight", "in_doubt"):
+            return
+        if state == "settled" and response:
+            answer = load_response(response)
+            if answer.accepted and answer.broker_order_id == row.broker_order_id:
+                return
+        self._orphan(row, intent_id, state)
+
+    def _orphan(self, row: OrderRecord, intent_id: str, state: str) -> None:
+        message = "the broker holds an order that our answer says does not exist; the route is halted"
+        fields = _fields(row, self._adapter.broker_id, message, safety_code="FS040", intent_id=intent_id)
+        mark = f"{intent_id}:{row.broker_order_id}"
+        if self._ledger.note("ORPHAN_ORDER", mark, fields, intent_id=intent_id, state=state) == 1:
+            self._metrics.orphan_order()
+            self._log.error(Event.ORPHAN_ORDER, intent_id=intent_id, broker_order_id=row.broker_order_id)
+
+    def _foreign(self, row: OrderRecord) -> None:
+        message = "an order on the account that no intent of this route asked for"
+        fields = _fields(row, self._adapter.broker_id, message)
+        if self._ledger.note("FOREIGN_ORDER", f"foreign:{row.broker_order_id}", fields) == 1:
+            self._metrics.foreign_order()
+            self._log.warning(Event.FOREIGN_ORDER, broker_order_id=row.broker_order_id, symbol=row.symbol)
+
+
+_RESOLUTIONS: Final = {
+    Outcome.ACCEPTED: Resolution.ACCEPTED,
+    Outcome.REJECTED: Resolution.REJECTED,
+    Outcome.NOT_PLACED: Resolution.NOT_PLACED,
+}
+
+
+def _sent_at(doubt: Doubt) -> datetime:
+    return datetime.fromtimestamp(doubt.launched_at / 1000, UTC)
+
+
+def _fields(row: OrderRecord, broker: str, message: str, **more: str) -> str:
+    return json.dumps(
+        {
+            "broker": broker,
+            "broker_order_id": row.broker_order_id,
+            "symbol": row.symbol,
+            "side": row.side,
+            "quantity": str(row.quantity),
+            "message": message,
+            **more,
+        }
+    )
+
+
