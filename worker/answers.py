@@ -110,6 +110,4 @@ def unreadable(error: ContractError, *, route: str, now: datetime) -> ExecutionR
     if error.intent_id is None:
         return None
     message = f"not a valid intent, nothing was sent: {error}. This intent_id is used up: correct it under a new one"
-    return refusal(
-        error.intent_id, Outcome.DENIED, Code.INVALID_INTENT, message[:2000], route=route, now=now
-    )
+    return refusal(error.intent_id, Outcome.DENIED, Code.INVALID_INTENT, message[:2000], route=route, now=now)

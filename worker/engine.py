@@ -18,7 +18,7 @@ import heapq
 import random
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -67,6 +67,8 @@ from worker.transport import padded
 BATCH = 64
 #: An entry handed over this often without ever reaching the ledger ends the process that reads it.
 POISON_COUNT = 25
+#: The year 2100, in milliseconds.
+NEVER = 4_102_444_800_000
 #: Parked intents whose parsed form is kept, so that their turn costs no second parse.
 KEPT_MAX = 4096
 
@@ -152,7 +154,7 @@ class Engine:
         self._acks = acks
         self._journal = journal
         self._clock = clock
-        self._wake = threading.Event()
+        self._wake_up = threading.Event()
         self.orders: Outbox
         self.cancels: Outbox
 
@@ -178,19 +180,19 @@ class Engine:
     def deliver(self, delivery: Delivery) -> None:
         """Take one delivery from the queue."""
         self._inbox.append(delivery)
-        if not self._wake.is_set():
-            self._wake.set()
+        if not self._wake_up.is_set():
+            self._wake_up.set()
 
     def hand(self, handed: Iterable[Handed]) -> None:
         """Take intents that the ledger has handed to this worker."""
         self._handed.extend(handed)
-        self._wake.set()
+        self._wake_up.set()
 
     def ended(self, ended: Sequence[Ended]) -> None:
         """Take orders back from the sender."""
         self._ended.extend(ended)
-        if not self._wake.is_set():
-            self._wake.set()
+        if not self._wake_up.is_set():
+            self._wake_up.set()
 
     def wants_more(self) -> bool:
         """Whether the intake should go on reading intents."""
@@ -225,12 +227,20 @@ class Engine:
         done |= self._launch()
         return done
 
+    def wake(self) -> None:
+        """End a wait."""
+        self._wake_up.set()
+
+    def has_to_settle(self) -> bool:
+        """Whether it holds evidence that the ledger does not have yet."""
+        return bool(self._ended or self._ends or any(one.in_flight for one in list(self._held.values())))
+
     def wait(self, seconds: float) -> None:
         """Wait until something comes in, or a delay is over."""
         if self._delayed:
             seconds = min(seconds, max(0.001, self._delayed[0][0] - self._clock.boottime()))
-        self._clock.wait(self._wake, seconds)
-        self._wake.clear()
+        self._clock.wait(self._wake_up, seconds)
+        self._wake_up.clear()
 
     def drain(self) -> None:
         """Take no more: give back what was not launched. What is in flight still has to be settled."""
@@ -259,9 +269,12 @@ class Engine:
     # 1. What came back from the broker.
 
     def _collect(self) -> None:
+        seconds: list[float] = []
         while self._ended:
             one = self._ended.popleft()
             one.held.in_flight = False
+            if not isinstance(one, Unsent):
+                seconds.append(one.seconds)
             match one:
                 case Answered(held, response) if response.outcome is Outcome.NOT_SENT:
                     self._not_sent(held, response)
@@ -272,6 +285,8 @@ class Engine:
                 case Unsent(held):
                     held.in_flight = True  # in the ledger's eyes: only this token may launch it again
                     (self._cancels if held.target else self._ready).appendleft(held)
+        if seconds:
+            self._journal.submitted(seconds)
         while self._handed:
             self._receive(self._handed.popleft())
         now = self._clock.boottime()
@@ -301,7 +316,10 @@ class Engine:
         self._end(held, response, effect="none")
 
     def _end(
-        self, held: Held, response: ExecutionResponse, effect: Literal["success", "failure", "none"] | None = None
+        self,
+        held: Held,
+        response: ExecutionResponse,
+        effect: Literal["success", "failure", "none"] | None = None,
     ) -> None:
         settlement = Settlement(
             held.intent.intent_id,
@@ -326,7 +344,9 @@ class Engine:
 
     def _end_in_doubt(self, held: Held, error: Exception) -> None:
         is_bug = isinstance(error, AdapterFault)
-        self._journal.broker_failure(held, "bug" if is_bug else "in_doubt", str(error), error if is_bug else None)
+        self._journal.broker_failure(
+            held, "bug" if is_bug else "in_doubt", str(error), error if is_bug else None
+        )
         safety_code = getattr(error, "safety_code", None) or "FS042"
         settlement = Settlement(
             held.intent.intent_id,
@@ -411,16 +431,13 @@ class Engine:
         intent = held.intent
         created = int(intent.created_at.timestamp() * 1000)
         max_age = int(self._rules.max_age * 1000)
-        not_after = created + max_age
-        entry = ""
-        if delivery.entry:
-            entry = padded(delivery.entry)
+        entry = padded(delivery.entry) if delivery.entry else ""
+        # A CANCEL honours its own expires_at only: an old wish to be out is still a wish to be out.
+        not_after = NEVER if intent.intent_type is IntentType.CANCEL else created + max_age
+        if entry and intent.intent_type is not IntentType.CANCEL:
             not_after = min(not_after, int(entry[:13]) + max_age)
         if intent.expires_at is not None:
-            expires = int(intent.expires_at.timestamp() * 1000)
-            # A CANCEL honours its own expires_at only: an old wish to be out is still a wish to be out.
-            is_cancel = intent.intent_type is IntentType.CANCEL
-            not_after = expires if is_cancel else min(not_after, expires)
+            not_after = min(not_after, int(intent.expires_at.timestamp() * 1000))
         return Entry(
             intent.intent_id,
             held.token,
@@ -617,6 +634,3 @@ _ORDERS: frozenset[IntentType] = frozenset({IntentType.MARKET, IntentType.LIMIT}
 def _conflict(candidate: Candidate) -> Burial:
     error = "the same intent_id came before with other content; the first outcome stands"
     return Burial(candidate.delivery, "conflict", error, candidate.held.intent.intent_id)
-
-
-Deliver = Callable[[Delivery], None]

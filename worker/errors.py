@@ -34,7 +34,7 @@ class ConfigError(WorkerError):
 
 
 class Unavailable(WorkerError):
-    """Redis or the queue does not answer. The call may or may not have been carried out; every call of ours may be repeated."""
+    """Redis or the queue does not answer. The call may or may not have been carried out; all of ours may be repeated."""
 
 
 class StateLost(WorkerError):
@@ -48,7 +48,9 @@ class Refused(WorkerError):
 class BrokerError(WorkerError):
     """What an adapter raises, sorted by one question: can the order exist at the broker?"""
 
-    def __init__(self, message: str, *, code: str | None = None, safety_code: SafetyCode | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, safety_code: SafetyCode | None = None
+    ) -> None:
         super().__init__(message)
         #: For people; without secrets.
         self.message = message

@@ -66,14 +66,20 @@ class InDoubt(NamedTuple):
     held: Held
     error: OutcomeUnknown
     seconds: float
-    is_smooth = False
+
+    @property
+    def is_smooth(self) -> bool:
+        return False
 
 
 class Unsent(NamedTuple):
     """It was launched, and then never given to the broker: free to be launched again."""
 
     held: Held
-    is_smooth = False
+
+    @property
+    def is_smooth(self) -> bool:
+        return False
 
 
 Ended = Answered | InDoubt | Unsent

@@ -187,7 +187,7 @@ class Intake:
             body=body if isinstance(body, bytes) else str(body).encode("utf-8", "backslashreplace"),
             entry=about.get("entry_id", ""),
             queue=queue,
-            count=about.get("delivery_count") or (2 if about.get("redelivered") else 1),
+            count=about.get("delivery_count") or (2 if _comes_again(message) else 1),
             fault=fault,
             message=message,
         )
@@ -210,6 +210,11 @@ class Intake:
             self.connected = connected
             if self._on_state is not None:
                 self._on_state(connected)
+
+
+def _comes_again(message: Any) -> bool:
+    # kombu's virtual transports note it in the message as it was stored, AMQP in the delivery.
+    return bool(message.delivery_info.get("redelivered") or getattr(message, "_raw", {}).get("redelivered"))
 
 
 class _Line(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from contracts import ExecutionIntent, ExecutionResponse
+from contracts import ExecutionIntent, ExecutionResponse, Outcome
 from worker.clock import Clock
 from worker.hand import Held
 from worker.intake import Delivery
@@ -67,6 +67,8 @@ class Journal:
 
     def _answered(self, response: ExecutionResponse) -> None:
         self._metrics.processed(response.outcome)
+        if response.outcome is Outcome.REJECTED:
+            self._metrics.broker_failure(FailureReason.REJECTED)
         self._log.info(
             Event.INTENT_SETTLED,
             intent_id=response.intent_id,

@@ -14,7 +14,6 @@ from typing import Final
 
 from contracts import (
     Code,
-    ExecutionIntent,
     ExecutionResponse,
     OrderQuery,
     OrderRecord,
@@ -71,7 +70,9 @@ class NoVerdict:
 Evidence = Found | Absent | NoVerdict
 
 
-def judge(intent_id: str, readings: Sequence[Reading], *, by_client_id: bool, absence_from: float) -> Evidence:
+def judge(
+    intent_id: str, readings: Sequence[Reading], *, by_client_id: bool, absence_from: float
+) -> Evidence:
     """
     What the broker's list proves of one order in doubt.
 
@@ -196,13 +197,17 @@ class Resolver:
         )
         match evidence:
             case Found(order, others):
-                done = self._end(doubt, self._accepted(doubt, order), order.reference or "", "found in the list")
+                done = self._end(
+                    doubt, self._accepted(doubt, order), order.reference or "", "found in the list"
+                )
                 for other in others:
                     self._orphan(other, doubt.intent_id, "settled")
                 return done
             case Absent():
                 reason = "in neither of two complete order lists read after the broker's lag"
-                return self._end(doubt, self._closed(doubt, Outcome.NOT_PLACED, Code.NOT_PLACED, reason), "", reason)
+                return self._end(
+                    doubt, self._closed(doubt, Outcome.NOT_PLACED, Code.NOT_PLACED, reason), "", reason
+                )
             case NoVerdict():
                 return False
 
@@ -357,5 +362,3 @@ def _fields(row: OrderRecord, broker: str, message: str, **more: str) -> str:
             **more,
         }
     )
-
-

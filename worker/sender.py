@@ -130,7 +130,9 @@ class Sender:
 
 
 def _fault(error: BaseException) -> AdapterFault:
-    fault = AdapterFault(f"{type(error).__name__} in this worker after the launch; the broker may hold the order")
+    fault = AdapterFault(
+        f"{type(error).__name__} in this worker after the launch; the broker may hold the order"
+    )
     fault.__cause__ = error
     return fault
 

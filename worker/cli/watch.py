@@ -120,7 +120,9 @@ def _event(body: bytes) -> str:
         str(part) for part in (event.intent_id, event.side, event.quantity, event.symbol) if part is not None
     )
     who = f" by {event.actor}" if event.actor else ""
-    return visible(f"{event.timestamp:%H:%M:%S}  {event.type}{who}  {about}: {event.message}")
+    why = f" ({event.reason})" if event.reason else ""
+    which = f" {about}" if about else ""
+    return visible(f"{event.timestamp:%H:%M:%S}  {event.type:<16}{which}{who}{why}: {event.message}")
 
 
 def _order(body: bytes) -> str:

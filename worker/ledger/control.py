@@ -89,7 +89,8 @@ _REFUSALS = {
 def routes(client: redis.Redis) -> list[str]:
     """The routes that some worker has registered, sorted."""
     with _unavailable():
-        return sorted(name.decode() for name in client.hkeys(ROUTES))
+        names: Any = client.hkeys(ROUTES)
+        return sorted(name.decode() for name in names)
 
 
 class Control:
@@ -100,7 +101,7 @@ class Control:
     """
 
     def __init__(self, client: redis.Redis, route: str) -> None:
-        self._client = client
+        self._client: Any = client
         self._keys = RouteKeys(route)
         self._ledger = Ledger(client, route, "operator", LedgerRules(), SystemClock())
 

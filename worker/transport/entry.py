@@ -118,6 +118,7 @@ class StreamMessage(untyped.Message):  # type: ignore[misc]
             self.delivery_info["fault"] = "the entry has no field 'body'"
             body = json.dumps({name: _text(value) for name, value in texts.items()}).encode()
             texts = {}
+        self.errors = []  # kombu notes there what cannot be unpacked
         headers = {name: _text(value) for name, value in texts.items() if name not in _OURS}
         super().__init__(
             body=body,
@@ -139,6 +140,6 @@ def _object(text: bytes) -> dict[str, Any]:
     # Anybody may have written the entry; what is no JSON object is no properties.
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

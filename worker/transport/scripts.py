@@ -9,7 +9,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from worker.connection import is_unavailable
+from worker.connection import CONNECTION_ERRORS, is_unavailable
 
 
 class Script:
@@ -32,6 +32,6 @@ class Script:
             except NoScriptError:
                 return client.eval(self.text, len(keys), *keys, *args)
         except ResponseError as error:
-            if is_unavailable(error) and not isinstance(error, redis.ConnectionError):
+            if is_unavailable(error) and not isinstance(error, CONNECTION_ERRORS):
                 raise redis.ConnectionError(str(error)) from error
             raise

@@ -1,0 +1,372 @@
+"""One route of one worker: its parts, put together, and the threads that turn them."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from contracts import Code
+from worker.brokers import (
+    BaseBrokerAdapter,
+    BrokerEngine,
+    NoopBroker,
+    adapter_class,
+    create_broker_for_execution,
+)
+from worker.clock import Clock
+from worker.connection import Connect
+from worker.durability import weaknesses
+from worker.engine import Engine, EngineRules
+from worker.errors import ConfigError, StateLost, Unavailable
+from worker.guard import OpenGuard
+from worker.intake import Intake
+from worker.journal import Journal
+from worker.ledger import USER_TIMEOUT, Ledger, LedgerRules
+from worker.ledger.registry import enlist
+from worker.logs import Event, Logger
+from worker.metrics import Metrics
+from worker.resolver import Resolver, ResolverRules
+from worker.sender import Sender
+from worker.settings import Mode, RouteSettings, Settings
+from worker.transport.streams import SCHEMES
+from worker.upkeep import Upkeep
+
+#: Seconds between two tries to reach a Redis that is away, at first and at most.
+_RETRY_FIRST, _RETRY_MAX = 0.1, 5.0
+#: Seconds without a turn of a loop after which the worker counts as hung.
+HUNG = 30.0
+
+
+class Route:
+    """Everything that one worker does for one route."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        worker: str,
+        metrics: Metrics,
+        log: Logger,
+        clock: Clock,
+        connect: Connect,
+        port: Callable[[], int],
+        fail: Callable[[BaseException], None],
+        start_halted: bool,
+    ) -> None:
+        self.name = name
+        self.settings: RouteSettings = settings.routes[name]
+        self.registered = False
+        self.error: str | None = "starting"
+        self._worker = worker
+        self._metrics = metrics
+        self._log = log.bind(route=name)
+        self._clock = clock
+        self._fail = fail
+        self._start_halted = start_halted
+        self._client = connect(settings.redis_url, client_name=f"execworker:{worker}")
+
+        self._adapter = build_adapter(self.settings, clock)
+        self._broker = build_broker(self.settings, self._adapter, clock)
+        lag = self._adapter.visibility_lag if self._adapter else 0.0
+        self._ledger = Ledger(self._client, name, worker, _ledger_rules(self.settings, lag), clock)
+        self._build_engine(settings, connect, port)
+        self._build_resolver(lag)
+
+        self._leave = threading.Event()
+        self._stop_intake = threading.Event()
+        self._stop_sides = threading.Event()
+        self._ready = threading.Event()
+        self.beat = clock.boottime()
+        self._threads: dict[str, threading.Thread] = {}
+
+    def _build_engine(self, settings: Settings, connect: Connect, port: Callable[[], int]) -> None:
+        route = self.settings
+        keys = self._ledger.keys
+        is_stream = urlsplit(settings.queue_url).scheme.partition("+")[0] in SCHEMES
+        self.intake = Intake(
+            settings.queue_url,
+            (keys.cancels, keys.intents),
+            deliver=lambda delivery: self.engine.deliver(delivery),
+            want=lambda: self.engine.wants_more(),
+            prefetch=route.prefetch,
+            transport_options={
+                "consumer": self._worker,
+                "min_idle": route.lease,
+                "max_entry_bytes": route.max_entry_bytes,
+                "lanes": {keys.intents: keys.lanes},
+                "lanes_max": route.max_parked,
+                "dead": {keys.intents: keys.dead, keys.cancels: keys.dead},
+                "client_name": f"execworker-queue:{self._worker}",
+                "connect": connect,
+            }
+            if is_stream
+            else {},
+            on_state=self._queue_state,
+            clock=self._clock,
+        )
+        journal = Journal(self._metrics.route(self.name), self._log, self._clock)
+        rules = _engine_rules(self.name, route, settings.halt_file)
+        self.engine = Engine(self._ledger, self._broker, rules, self.intake, journal, self._clock)
+        self._orders = Sender(self._broker, self.name, route.concurrency, self.engine.ended, self._clock)
+        self._cancels = Sender(self._broker, self.name, 2, self.engine.ended, self._clock)
+        self.engine.orders, self.engine.cancels = self._orders, self._cancels
+        self._upkeep = Upkeep(
+            self._ledger,
+            self.engine,
+            self._client,
+            self._metrics.route(self.name),
+            self._log,
+            self._clock,
+            worker=self._worker,
+            port=port,
+            owns_stream=is_stream,
+            must_be_durable=self._must_be_durable,
+        )
+
+    def _build_resolver(self, lag: float) -> None:
+        route = self.settings
+        self._resolver = None
+        if self._adapter is not None:
+            rules = ResolverRules(
+                self.name,
+                escalate_after=route.doubt_escalate_after,
+                quiet=route.order_timeout + USER_TIMEOUT + lag,
+            )
+            self._resolver = Resolver(
+                self._ledger,
+                self._adapter,
+                rules,
+                self._metrics.route(self.name),
+                self._log,
+                self._clock,
+                self._worker,
+            )
+
+    @property
+    def _must_be_durable(self) -> bool:
+        is_live = self.settings.mode is Mode.LIVE and self.settings.live_allowed
+        return is_live and not self.settings.allow_weak_durability
+
+    @property
+    def in_flight(self) -> int:
+        return self._orders.in_flight + self._cancels.in_flight
+
+    def start(self) -> None:
+        """Start the threads. They wait for Redis, however long it takes."""
+        for name, target in (
+            ("engine", self._run_engine),
+            ("intake", self._run_intake),
+            ("upkeep", self._run_upkeep),
+            ("resolver", self._run_resolver),
+        ):
+            thread = threading.Thread(
+                target=self._guarded, args=(target,), name=f"{name}-{self.name}", daemon=True
+            )
+            self._threads[name] = thread
+            thread.start()
+
+    def stop_taking(self) -> None:
+        """Take nothing more from the queue, and give back what was not launched."""
+        self._stop_intake.set()
+        self.intake.wake()
+        self._leave.set()
+        self.engine.wake()
+
+    def finish(self, seconds: float) -> bool:
+        """Wait for what is in flight to be settled, for at most so many seconds. False: something was left behind."""
+        engine = self._threads["engine"]
+        engine.join(seconds)
+        clean = not engine.is_alive()
+        self._stop_sides.set()
+        self._orders.stop()
+        self._cancels.stop()
+        for name in ("intake", "upkeep", "resolver"):
+            self._threads[name].join(1.0)
+        self._upkeep.leave()
+        self.intake.close()
+        self._client.close()
+        return clean
+
+    def hung(self, now: float) -> str | None:
+        """Which loop has not turned for too long."""
+        for loop, beat in (("engine", self.beat), ("intake", self.intake.beat)):
+            if now - beat > HUNG:
+                return f"the {loop} loop of route {self.name} has not turned for {now - beat:.0f} s"
+        return None
+
+    # The threads.
+
+    def _guarded(self, target: Callable[[], None]) -> None:
+        try:
+            target()
+        except BaseException as error:  # noqa: BLE001  a loop that ends by a fault of ours ends the process
+            self._log.error(Event.WORKER_FAILED, reason=repr(error), exc_info=True)
+            self._fail(error)
+
+    def _run_engine(self) -> None:
+        tries = 0
+        drained = False
+        while True:
+            self.beat = self._clock.boottime()
+            try:
+                if not self.registered:
+                    self._register()
+                if self._leave.is_set() and not drained:
+                    self.engine.drain()
+                    drained = True
+                busy = self.engine.turn()
+                self._redis_answers()
+                tries = 0
+                if drained and self.engine.is_empty():
+                    return
+                if not busy:
+                    self.engine.wait(0.2)
+            except Unavailable as error:
+                self._redis_away(error)
+                if self._leave.is_set() and not self.engine.has_to_settle():
+                    return
+                delay = min(_RETRY_MAX, _RETRY_FIRST * 2**tries)
+                tries = min(tries + 1, 10)
+                self._clock.wait(self._stop_sides, random.uniform(delay / 2, delay))
+            except StateLost as error:
+                self._log.error(Event.STATE_LOST, reason=str(error))
+                self.registered = False
+
+    def _register(self) -> None:
+        route = self.settings
+        enlist(self._client, self.name, broker=route.broker, mode=route.mode, account=route.account)
+        is_live = route.mode is Mode.LIVE and route.live_allowed
+        if self._must_be_durable and (faults := weaknesses(self._client)):
+            raise ConfigError(_weak(self.name, faults))
+        how = self._ledger.register(broker=route.broker, mode=route.mode, start_halted=is_live)
+        if self._start_halted:
+            self._ledger.command("halt", self._worker, "started with --start-halted")
+            self._start_halted = False
+        self._metrics.route(self.name).configured(broker=route.broker, mode=route.mode)
+        self._log.info(Event.WORKER_STARTED, broker=route.broker, mode=route.mode, state=how)
+        self.registered = True
+        self._ready.set()
+
+    def _run_intake(self) -> None:
+        if self._wait_until_registered():
+            self.intake.run(self._stop_intake)
+
+    def _wait_until_registered(self) -> bool:
+        while not self._ready.wait(0.2):
+            self.intake.beat = self._clock.boottime()
+            if self._leave.is_set():
+                return False
+        return True
+
+    def _run_upkeep(self) -> None:
+        while self._wait_until_registered() and not self._stop_sides.is_set():
+            self._upkeep.turn()
+            self._clock.wait(self._stop_sides, 0.1)
+
+    def _run_resolver(self) -> None:
+        resolver = self._resolver
+        next_scan = self._clock.boottime()
+        while resolver is not None and self._wait_until_registered() and not self._stop_sides.is_set():
+            try:
+                resolver.step()
+                if self._clock.boottime() >= next_scan:
+                    resolver.scan()
+                    next_scan = self._clock.boottime() + self.settings.orphan_scan_interval
+            except (Unavailable, StateLost):
+                pass  # the engine tells, and registers anew
+            except Exception as error:  # noqa: BLE001  a fault of the adapter's look-ups must not stop the route
+                self._log.error(Event.ADAPTER_FAULT, reason=repr(error), exc_info=True)
+                self._clock.wait(self._stop_sides, 5.0)
+            self._clock.wait(self._stop_sides, 0.2)
+
+    def _redis_answers(self) -> None:
+        if self.error is not None:
+            if self.error != "starting":
+                self._log.info(Event.REDIS_BACK)
+            self.error = None
+            self._metrics.redis_up(True)
+
+    def _redis_away(self, error: Unavailable) -> None:
+        self._metrics.redis_error()
+        self._metrics.redis_up(False)
+        if self.error in (None, "starting"):
+            self._log.warning(Event.REDIS_AWAY, reason=str(error))
+        self.error = str(error)
+
+    def _queue_state(self, connected: bool) -> None:
+        if connected:
+            self._log.info(Event.QUEUE_BACK)
+        elif not self._stop_intake.is_set():
+            self._log.warning(Event.QUEUE_AWAY, reason=self.intake.error)
+
+
+def build_adapter(route: RouteSettings, clock: Clock) -> BaseBrokerAdapter | None:
+    """
+    The adapter of a route; none in mode off, which needs no credentials.
+
+    Raises:
+        ConfigError: the broker or its options cannot be used; each fault is named.
+    """
+    kind = adapter_class(route.broker)
+    if route.mode is Mode.OFF:
+        return None
+    return kind.from_options(route.options, mode=route.mode, clock=clock)
+
+
+def build_broker(route: RouteSettings, adapter: BaseBrokerAdapter | None, clock: Clock) -> BrokerEngine:
+    """The broker that the mode permits: one that sends nothing, unless all says otherwise."""
+    if route.mode is Mode.OFF:
+        message = "the route's mode is off: nothing was sent; set its MODE to paper or live to trade"
+        return NoopBroker(Code.NOOP, message, clock=clock)
+    allowed = route.mode is not Mode.LIVE or route.live_allowed
+    return create_broker_for_execution(
+        allowed,
+        adapter,
+        guard=OpenGuard(),
+        clock=clock,
+        count_rejected=route.count_rejected,
+        default_venue=_venue(route),
+    )
+
+
+def _venue(route: RouteSettings) -> str | None:
+    venue = route.options.get("venue")
+    return str(venue) if venue else None
+
+
+def _ledger_rules(route: RouteSettings, lag: float) -> LedgerRules:
+    return LedgerRules(
+        lease=route.lease,
+        retention=route.retention,
+        lane_on_doubt=route.lane_on_doubt,
+        max_consecutive_failures=route.max_consecutive_failures,
+        order_timeout=route.order_timeout,
+        visibility_lag=lag,
+        rate_limit=route.rate_limit,
+        future_skew=route.future_skew,
+    )
+
+
+def _engine_rules(name: str, route: RouteSettings, halt_file: Path | None) -> EngineRules:
+    return EngineRules(
+        route=name,
+        max_age=route.max_age,
+        count_rejected=route.count_rejected,
+        concurrency=route.concurrency,
+        not_sent_retries=route.not_sent_retries,
+        halt_file=halt_file,
+        default_venue=_venue(route),
+    )
+
+
+def _weak(name: str, faults: list[str]) -> list[str]:
+    cure = (
+        f"route {name} is live, and this Redis may forget a launched order in a crash, so that it could be placed "
+        "twice; make it durable, or say that you accept this: "
+        f"EXECWORKER_ROUTES__{name}__ALLOW_WEAK_DURABILITY=true"
+    )
+    return [*faults, cure]

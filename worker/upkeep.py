@@ -1,0 +1,208 @@
+"""What a worker does on the side of its route: leases, sweeps, its heartbeat, figures, and keeping streams short."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from contracts import GuardState
+from worker.clock import Clock
+from worker.connection import is_unavailable
+from worker.durability import weaknesses
+from worker.engine import Engine
+from worker.errors import StateLost, Unavailable
+from worker.keys import GROUP, RouteKeys
+from worker.ledger import Ledger
+from worker.ledger.control import Control, RouteStatus
+from worker.logs import Event, Logger
+from worker.metrics import RouteMetrics
+from worker.transport import tidy, trim
+
+#: A worker whose heartbeat is older than this is forgotten, in seconds.
+FORGOTTEN = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A route's status as the metrics want it."""
+
+    guard_state: GuardState
+    consecutive_failures: int
+    halted: bool
+    ready: int | None
+    leased: int
+    parked: int
+    dead: int
+    oldest_age_seconds: float | None
+    in_doubt: int
+    in_doubt_oldest_age_seconds: float
+    workers: int
+
+
+@dataclass(slots=True)
+class _Chore:
+    do: Callable[[], None]
+    every: float
+    due: float = 0.0
+
+
+class Upkeep:
+    """One route's chores. ``turn`` does those that are due; what Redis does not answer is done at the next turn."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        engine: Engine,
+        client: redis.Redis,
+        metrics: RouteMetrics,
+        log: Logger,
+        clock: Clock,
+        *,
+        worker: str,
+        port: Callable[[], int],
+        owns_stream: bool,
+        must_be_durable: bool,
+    ) -> None:
+        self._ledger = ledger
+        self._engine = engine
+        self._client: Any = client
+        self._metrics = metrics
+        self._log = log
+        self._clock = clock
+        self._worker = worker
+        self._port = port
+        self._keys: RouteKeys = ledger.keys
+        self._control = Control(client, self._keys.route)
+        self._seen: RouteStatus | None = None
+        lease = ledger.rules.lease
+        self._chores = [
+            _Chore(self._renew, lease / 3.3),
+            _Chore(self._sweep, min(0.5, lease / 4)),
+            _Chore(self._beat, 2.0),
+            _Chore(self._observe, 1.0),
+            _Chore(self._trim_ours, 60.0),
+            _Chore(self._weed, 30.0),
+        ]
+        self._stream = self._keys.intents if owns_stream else ""
+        if owns_stream:
+            self._chores += [_Chore(self._trim_queues, 2.0), _Chore(self._tidy, 600.0)]
+        if must_be_durable:
+            self._chores.append(_Chore(self._check_durability, 5.0))
+
+    def turn(self) -> None:
+        """Do what is due."""
+        for chore in self._chores:
+            now = self._clock.boottime()
+            if chore.due > now:
+                continue
+            # A little apart from other workers, so that they do not all sweep at once.
+            chore.due = now + chore.every * random.uniform(0.8, 1.0)
+            try:
+                chore.do()
+            except (Unavailable, StateLost):
+                pass  # the engine tells, and registers anew
+            except redis.RedisError as error:
+                if not is_unavailable(error):
+                    raise
+
+    def leave(self) -> None:
+        """Take this worker's name off the list."""
+        try:
+            self._client.hdel(self._keys.workers, self._worker)
+        except redis.RedisError:
+            return
+
+    def _renew(self) -> None:
+        rules = self._ledger.rules
+        held = self._engine.held(self._clock.boottime(), rules.order_timeout + rules.lease)
+        for start in range(0, len(held), 256):
+            self._ledger.renew(held[start : start + 256])
+
+    def _sweep(self) -> None:
+        handed, doubts = self._ledger.sweep(self._engine.room())
+        if handed:
+            self._engine.hand(handed)
+        for intent_id in doubts:
+            self._log.warning(Event.INTENT_IN_DOUBT, intent_id=intent_id, reason="its worker went silent")
+
+    def _beat(self) -> None:
+        now = self._ledger.now_ms()
+        self._metrics_clock(now)
+        card = {"host": socket.gethostname(), "pid": os.getpid(), "port": self._port(), "beat": now}
+        self._client.hset(self._keys.workers, self._worker, json.dumps(card))
+        for name, body in self._client.hgetall(self._keys.workers).items():
+            if now - json.loads(body)["beat"] > FORGOTTEN * 1000:
+                self._client.hdel(self._keys.workers, name)
+
+    def _metrics_clock(self, redis_ms: int) -> None:
+        skew = self._clock.now().timestamp() - redis_ms / 1000
+        if abs(skew) > 1.0:
+            self._log.warning(Event.CLOCK_SKEWED, seconds=round(skew, 3))
+
+    def _observe(self) -> None:
+        status = self._control.status()
+        self._metrics.observe_status(
+            Observed(
+                guard_state=status.guard_state,
+                consecutive_failures=status.consecutive_failures,
+                halted=status.halted,
+                ready=status.queue_lag,
+                leased=max(0, status.queue_depth - (status.queue_lag or 0) - status.parked),
+                parked=status.parked,
+                dead=status.dead,
+                oldest_age_seconds=status.oldest_age or 0.0,
+                in_doubt=status.in_doubt,
+                in_doubt_oldest_age_seconds=status.oldest_doubt_age or 0.0,
+                workers=len(status.workers),
+            )
+        )
+        self._tell_edges(status)
+        self._seen = status
+
+    def _tell_edges(self, status: RouteStatus) -> None:
+        """Log the edges of guard and halt, whichever worker or person made them."""
+        seen = self._seen
+        tripped = status.guard_state in (GuardState.FAIL, GuardState.LOCKDOWN)
+        was_tripped = seen is not None and seen.guard_state in (GuardState.FAIL, GuardState.LOCKDOWN)
+        if tripped and (seen is None or seen.guard_state is not status.guard_state):
+            if seen is not None:
+                self._metrics.guard_tripped()
+            self._log.error(Event.GUARD_TRIPPED, state=status.guard_state, epoch=status.epoch)
+        elif was_tripped and not tripped:
+            self._log.info(Event.GUARD_RESET, epoch=status.epoch)
+        if status.halted and (seen is None or not seen.halted):
+            self._log.warning(Event.HALTED, reason=status.halt_reason, actor=status.halt_actor)
+        elif seen is not None and seen.halted and not status.halted:
+            self._log.info(Event.RESUMED, epoch=status.epoch)
+
+    def _trim_queues(self) -> None:
+        for stream in (self._keys.intents, self._keys.cancels):
+            trim(self._client, stream)
+
+    def _trim_ours(self) -> None:
+        oldest = self._ledger.now_ms() - round(self._ledger.rules.retention * 1000)
+        for stream in (self._keys.responses, self._keys.failsafe, self._keys.orders, self._keys.audit):
+            self._client.xtrim(stream, minid=f"{max(0, oldest)}-0", approximate=True)
+
+    def _weed(self) -> None:
+        start = "-"
+        while start:
+            _, start = self._ledger.weed(self._stream, start)
+
+    def _tidy(self) -> None:
+        for stream in (self._keys.intents, self._keys.cancels):
+            tidy(self._client, stream, group=GROUP)
+
+    def _check_durability(self) -> None:
+        """A live route on a server that became weak under it (a fail-over, a CONFIG SET) stops."""
+        if faults := weaknesses(self._client):
+            reason = "Redis may forget a launch: " + "; ".join(faults)
+            if self._ledger.command("halt", self._worker, reason)[0] == "done":
+                self._log.error(Event.DURABILITY_WEAK, reason=reason)
