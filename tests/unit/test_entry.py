@@ -68,9 +68,18 @@ def test_an_entry_without_a_body_is_delivered_with_its_fault() -> None:
 
 
 def test_properties_that_are_no_json_do_no_harm() -> None:
-    message = StreamMessage(None, "q", "1-0", [b"body", b"{}", b"properties", b"[not json"], 1)
+    for text in (b"[not json", b"1", b"[" * 100_000):
+        message = StreamMessage(None, "q", "1-0", [b"body", b"{}", b"properties", text], 1)
 
-    assert message.properties == {}
+        assert message.properties == {}
+
+
+@pytest.mark.parametrize("compression", [b"gzip", b"no such thing", b"\xff"])
+def test_what_cannot_be_unpacked_becomes_a_message_that_says_so(compression: bytes) -> None:
+    message = StreamMessage(None, "q", "1-0", [b"body", b"x", b"compression", compression], 1)
+
+    assert message.errors
+    assert message.body == b"x"
 
 
 @given(st.text(min_size=1), ids)
