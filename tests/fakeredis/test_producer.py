@@ -36,7 +36,10 @@ def settle(client: Any, response: ExecutionResponse) -> None:
     """As the worker does it: ledger and stream together."""
     body = dump(response)
     with client.pipeline() as pipe:
-        pipe.hset(KEYS.intent(response.intent_id), mapping={"state": "settled", "fingerprint": "f", "response": body})
+        pipe.hset(
+            KEYS.intent(response.intent_id),
+            mapping={"state": "settled", "fingerprint": "f", "response": body},
+        )
         pipe.xadd(KEYS.responses, {"intent_id": response.intent_id, "body": body})
         pipe.execute()
 

@@ -160,6 +160,7 @@ class _Submission:
     """One run of `submit`: what was sent, what was answered before, and what went wrong."""
 
     def __init__(self, desk: Surroundings, route: str, as_json: bool, wait: bool, timeout: float) -> None:
+        desk.client.ping()  # what is away now is told at once, before anything is read or retried
         self._desk, self._route, self._as_json, self._wait, self._timeout = (
             desk,
             route,
