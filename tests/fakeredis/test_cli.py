@@ -343,22 +343,6 @@ def test_an_intent_that_nobody_knows_is_said_to_be_unknown(cli: Cli) -> None:
     assert "no intent nope on default" in done.stderr
 
 
-def test_the_story_of_an_intent_holds_its_answer_and_its_trail(cli: Cli, client: Any) -> None:
-    entry = {"state": "settled", "fingerprint": "f", "response": dump(response()), "token": "hidden-token"}
-    client.hset(KEYS.intent("intent-1"), mapping=entry)
-    client.xadd(
-        KEYS.audit, {"event": "settled", "intent_id": "intent-1", "worker": "w-1", "detail": "DENIED"}
-    )
-
-    text = cli("intent", "intent-1")
-    [document] = documents(cli("intent", "intent-1", "--json"))
-
-    assert "NOOP (noop): nothing was sent" in text.stdout
-    assert "hidden-token" not in text.stdout
-    assert document["response"]["code"] == "NOOP"
-    assert [row["event"] for row in document["audit"]] == ["settled"]
-
-
 @pytest.fixture
 def in_doubt(client: Any, make_intent: Callable[..., ExecutionIntent]) -> None:
     """An order that left and was never confirmed, long enough ago for a person to decide."""
@@ -370,6 +354,20 @@ def in_doubt(client: Any, make_intent: Callable[..., ExecutionIntent]) -> None:
     ledger.launch([("intent-1", "t", 1)])
     ledger.settle([Settlement("intent-1", "t", 1, "doubt", "FS042", "failure", "no answer")])
     client.hset(KEYS.intent("intent-1"), mapping={"quiet_at": now - 1})
+
+
+@pytest.mark.usefixtures("in_doubt")
+def test_the_story_of_an_intent_holds_its_answer_and_its_trail(cli: Cli) -> None:
+    cli("doubt", "resolve", "intent-1", "--accepted", "117057", "--reason", "seen", "--actor", "hong@desk")
+
+    text = cli("intent", "intent-1")
+    [document] = documents(cli("intent", "intent-1", "--json"))
+
+    assert "order 117057 at simulated" in text.stdout
+    assert document["response"]["broker_order_id"] == "117057"
+    events = [row["event"] for row in document["audit"]]
+    assert events[:2] == ["claimed", "launched"]
+    assert events[-1] == "settled"
 
 
 @pytest.mark.usefixtures("in_doubt")
@@ -413,6 +411,12 @@ def bury(client: Any, body: bytes, reason: str = "invalid") -> str:
     return position
 
 
+def trail(client: Any, intent_id: str) -> list[tuple[str, str, str]]:
+    story = Control(client, "default").story(intent_id)
+    assert story is not None
+    return [(row["event"], row["worker"], row["detail"]) for row in story["audit"]]
+
+
 def test_dead_letters_are_listed_and_shown_with_their_raw_bytes(cli: Cli, client: Any) -> None:
     first = bury(client, b'{"intent_id": "a", "quantity": 0.1}')
     second = bury(client, b"\xff\x1b[2J")
@@ -443,7 +447,7 @@ def test_a_dead_letter_that_is_readable_again_goes_back_into_its_queue(
     assert done.exit_code == 0
     assert load_intent(row[b"body"]) == intent
     assert client.xlen(KEYS.dead) == 0
-    assert [row[b"worker"] for _, row in client.xrange(KEYS.audit)] == [b"hong@desk"]
+    assert trail(client, intent.intent_id) == [("dead_replayed", "hong@desk", position)]
 
 
 @pytest.mark.parametrize(
@@ -481,15 +485,16 @@ def test_one_letter_that_cannot_go_back_keeps_all_of_them(
 
 
 def test_a_dropped_letter_is_gone_and_the_audit_keeps_who_why_and_what(cli: Cli, client: Any) -> None:
-    position = bury(client, b"junk")
+    position = bury(client, b'{"intent_id": "a"}')
 
     done = cli("dead", "drop", position, "--reason", "a test of ours", "--actor", "hong@desk")
     again = cli("dead", "drop", position, "--reason", "twice")
 
-    [(_, row)] = client.xrange(KEYS.audit)
+    [(event, who, detail)] = trail(client, "a")
     assert done.exit_code == 0
-    assert (row[b"event"], row[b"worker"]) == (b"dead_dropped", b"hong@desk")
-    assert json.loads(row[b"detail"])["body"] == "junk"
+    assert (event, who) == ("dead_dropped", "hong@desk")
+    assert "a test of ours" in detail
+    assert json.loads(detail)["body"] == '{"intent_id": "a"}'
     assert again.exit_code == 1
     assert "no dead letter" in again.stderr
 

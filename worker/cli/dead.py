@@ -144,7 +144,7 @@ def drop(
     keys = RouteKeys(name)
     for letter in [_find(desk, name, position) for position in positions]:
         with desk.client.pipeline() as pipe:
-            detail = to_json({"reason": why, **letter.document()})
+            detail = to_json({"why": why, **letter.document()})
             _audit(pipe, keys, "dead_dropped", letter.intent_id, who, detail)
             pipe.xdel(keys.dead, letter.position)
             pipe.execute()
@@ -206,4 +206,5 @@ def _put_back(desk: Surroundings, route: str, letter: _Letter, intent: Execution
 
 
 def _audit(pipe: Any, keys: RouteKeys, event: str, intent_id: str | None, who: str, detail: str) -> None:
-    pipe.xadd(keys.audit, {"event": event, "intent_id": intent_id or "", "worker": who, "detail": detail})
+    # As the ledger's scripts write it: who, and a list of (event, intent_id, detail).
+    pipe.xadd(keys.audit, {"worker": who, "records": to_json([[event, intent_id or "", detail]])})
