@@ -435,7 +435,7 @@ class Engine:
         # A CANCEL honours its own expires_at only: an old wish to be out is still a wish to be out.
         not_after = NEVER if intent.intent_type is IntentType.CANCEL else created + max_age
         if entry and intent.intent_type is not IntentType.CANCEL:
-            not_after = min(not_after, int(entry[:13]) + max_age)
+            not_after = min(not_after, int(delivery.entry.partition("-")[0]) + max_age)
         if intent.expires_at is not None:
             not_after = min(not_after, int(intent.expires_at.timestamp() * 1000))
         return Entry(
@@ -531,8 +531,6 @@ class Engine:
                     self._delay(held, seconds)
                 case Barred():
                     self._bar(held, launch)
-                case Parked():
-                    self._acks.ack(self._forget(held))
                 case Stale():
                     self._lose(held)
         self._journal.launched(leaving, self._clock.boottime() - started)

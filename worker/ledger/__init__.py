@@ -284,7 +284,7 @@ def _ms(seconds: float) -> int:
 def _claim(answer: list[Any]) -> Claim:
     match answer[0]:
         case b"granted":
-            return Granted(int(answer[1]))
+            return Granted()
         case b"parked":
             return Parked()
         case b"known":
@@ -303,8 +303,6 @@ def _launch(answer: list[Any], started: float, budget: float) -> Launch:
             return Launched(int(answer[1]), started + min(budget, answer[2] / 1000))
         case b"later":
             return Later(answer[1] / 1000)
-        case b"parked":
-            return Parked()
         case b"stale":
             return Stale()
         case gate:
@@ -312,7 +310,7 @@ def _launch(answer: list[Any], started: float, budget: float) -> Launch:
 
 
 def _handed(granted: list[Any], token: str) -> list[Handed]:
-    return [Handed(one[0].decode(), int(one[1]), one[2].decode(), one[3], token) for one in granted]
+    return [Handed(one[0].decode(), one[1], token) for one in granted]
 
 
 def _doubt(row: list[Any]) -> Doubt:

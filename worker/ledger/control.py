@@ -230,22 +230,12 @@ class Control:
         }
 
     def _trail(self, intent_id: str, fields: dict[bytes, bytes]) -> Iterator[dict[str, Any]]:
-        wanted = intent_id.encode()
         first, last = _window(fields)
         while True:
             batch = self._client.xrange(self._keys.audit, min=first, max=last, count=5000)
             for entry_id, row in batch:
-                if row.get(b"intent_id") == wanted:
-                    at = datetime.fromtimestamp(int(entry_id.split(b"-")[0]) / 1000, UTC)
-                    text = {
-                        key.decode(): value.decode("utf-8", "backslashreplace") for key, value in row.items()
-                    }
-                    yield {
-                        "at": at,
-                        "event": text["event"],
-                        "worker": text["worker"],
-                        "detail": text["detail"],
-                    }
+                if intent_id.encode() in row[b"records"]:
+                    yield from _records(intent_id, entry_id, row)
             if len(batch) < 5000:
                 return
             first = f"({batch[-1][0].decode()}"
@@ -386,19 +376,28 @@ def _doubt(intent_id: str, row: dict[bytes, bytes], now: float) -> Doubt:
 
 
 def _open_doubt(intent_id: str, row: dict[bytes, bytes]) -> OpenDoubt:
+    flight = row[b"flight"].decode().split(":")
     return OpenDoubt(
         intent_id=intent_id,
         fence=row[b"fence"].decode(),
-        attempt=row[b"attempt"].decode(),
+        attempt=flight[0],
         body=row[b"body"],
-        launched_at=int(row[b"launched_at"]),
-        quiet_at=int(row[b"quiet_at"]),
+        launched_at=int(flight[3]),
+        quiet_at=int(flight[4]),
         since=int(row[b"since"]),
         now=0,
         target=row.get(b"target", b"").decode(),
         target_response=b"",
         target_reference="",
     )
+
+
+def _records(intent_id: str, entry_id: bytes, row: dict[bytes, bytes]) -> Iterator[dict[str, Any]]:
+    """The transitions of one intent in one entry of the audit stream, which holds those of a whole batch."""
+    at = datetime.fromtimestamp(int(entry_id.split(b"-")[0]) / 1000, UTC)
+    for event, about, detail in json.loads(row[b"records"].decode("utf-8", "backslashreplace")):
+        if about == intent_id:
+            yield {"at": at, "event": event, "worker": row[b"worker"].decode(), "detail": detail}
 
 
 def _window(fields: dict[bytes, bytes]) -> tuple[str, str]:

@@ -31,8 +31,6 @@ class Entry(NamedTuple):
 class Granted(NamedTuple):
     """It is yours: launch it or settle it, showing the token."""
 
-    fence: int
-
 
 class Parked(NamedTuple):
     """Its lane is busy. The ledger holds its bytes and hands it on in turn."""
@@ -58,8 +56,6 @@ class Handed(NamedTuple):
     """An intent that the ledger hands to this worker: the next of a lane, or one that nobody works on any more."""
 
     intent_id: str
-    fence: int
-    entry: str
     body: bytes
     token: str
 
@@ -98,7 +94,7 @@ class Stale(NamedTuple):
     """It is not yours any more: send nothing, write nothing."""
 
 
-Launch = Launched | Later | Barred | Parked | Stale
+Launch = Launched | Later | Barred | Stale
 
 
 class Settlement(NamedTuple):

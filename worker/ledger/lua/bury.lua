@@ -18,13 +18,14 @@ local entry, id, fingerprint, payload = ARGV[ARGS + 4], ARGV[ARGS + 5], ARGV[ARG
 
 local e = id ~= '' and load(id) or {}
 local is_open = e.state and e.state ~= 'settled' and e.state ~= 'tombstone'
-if is_open and entry ~= '' and e.entry == entry and reason ~= 'conflict' then return 'open' end
+local is_same = entry ~= '' and e.member and string.find(e.member, '\0' .. entry .. '\0', 1, true)
+if is_open and is_same and reason ~= 'conflict' then return 'open' end
 if e.fingerprint == fingerprint then return 'already' end
 
 -- The take registered what it could read of it in a lane.
 local ok, order = pcall(cjson.decode, body)
 if ok and type(order) == 'table' and type(order.symbol) == 'string' and type(order.intent_id) == 'string' then
-  leave_lane(order.symbol, entry, order.intent_id)
+  leave_lane(order.symbol .. '\0' .. entry .. '\0' .. order.intent_id)
 end
 
 redis.call('XADD', K.dead, '*', 'body', body, 'reason', reason, 'error', fault, 'entry_id', entry_id)
@@ -39,6 +40,6 @@ if payload ~= '' and not is_open and e.state ~= 'settled' then
   e.id, e.fingerprint, e.state = id, fingerprint, nil
   finish(e, payload, '')
   audit('settled', id, 'DENIED')
-  return 'answered'
+  return done('answered')
 end
-return 'buried'
+return done('buried')

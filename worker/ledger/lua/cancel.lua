@@ -21,7 +21,7 @@ local RETRY_MS = 250
 local own = load(id)
 local again = own.state == 'in_flight' and (attempt == tonumber(own.attempt) or attempt == tonumber(own.attempt) + 1)
 if own.token ~= token or token == '' or not (own.state == 'claimed' or again) then return {'stale'} end
-local not_after = tonumber(own.not_after)
+local not_after = tonumber(string.match(redis.call('HGET', entry_key(id), 'times'), '%d+$'))
 if now_ms >= not_after then return {'expired'} end
 
 local key = entry_key(target)
@@ -64,8 +64,8 @@ end
 local ok, answer = pcall(cjson.decode, response)
 if not (ok and answer.accepted) then return {'done', response} end
 if not hold() then return wait() end
-redis.call('HSET', entry_key(id), 'state', 'in_flight', 'attempt', attempt, 'launched_at', now_ms,
-  'quiet_at', now_ms + quiet_ms)
+redis.call('HSET', entry_key(id), 'state', 'in_flight',
+  'flight', string.format('%.0f:0:0:%.0f:%.0f', attempt, now_ms, now_ms + quiet_ms))
 redis.call('ZADD', K.open, now_ms + lease_ms, id)
 audit('launched', id, attempt)
-return {'launched', not_after - now_ms, response, reference}
+return done({'launched', not_after - now_ms, response, reference})

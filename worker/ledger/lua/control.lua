@@ -10,17 +10,17 @@
 local verb, actor, reason = ARGV[ARGS], ARGV[ARGS + 1], ARGV[ARGS + 2]
 local guard = guard_load(K.state)
 if verb == 'halt' then
-  return {halt(actor, reason) and 'done' or 'already', guard.state}
+  return done({halt(actor, reason) and 'done' or 'already', guard.state})
 end
 if verb == 'resume' then
   if redis.call('HGET', K.state, 'halted') ~= '1' then return {'already', guard.state} end
   redis.call('HSET', K.state, 'halted', '0')
   redis.call('HDEL', K.state, 'halt_actor', 'halt_reason', 'halted_at')
   announce_edge('RESUMED', {actor = actor, reason = reason, message = 'resumed: launches are allowed again'})
-  return {'done', guard.state}
+  return done({'done', guard.state})
 end
 local edge, why = guard_reset(guard, verb == 'approve')
 if not edge then return {'refused', why} end
 guard_save(K.state, guard)
 announce_guard(edge, guard, actor, reason)
-return {'done', guard.state}
+return done({'done', guard.state})

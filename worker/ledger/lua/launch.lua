@@ -1,4 +1,5 @@
 -- Note that a batch of orders is about to leave. The last gate: what passes here may be sent, once.
+-- Its lane needs no look: claim and grant let one intent of a lane out at a time.
 --
 -- ARGV[ARGS]      quiet_ms      from here until the broker's list can prove an absence
 -- ARGV[ARGS + 1]  interval_us   between two launches of the route, 0 = no limit
@@ -7,53 +8,52 @@
 --
 -- Returns for each {'launched', sequence, left_ms}  send it before left_ms have passed, or give it up
 --                  {'later', ms}                    the rate limit or an open CANCEL of its lane: ask again then
---                  {'parked'}                       not at the head of its lane; the ledger hands it on in turn
 --                  {'tripped'} {'halted', reason} {'expired'} {'future'} {'cancelled', id}
 --                                                   it may not leave: settle it as denied
 --                  {'stale'}                        it is not yours: send nothing, write nothing
 local quiet_ms, interval_us, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
-local route_state = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'rate_at')
+local route_state = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'rate_at', 'sequence')
 local halted, halt_reason, rate_at = route_state[1] == '1', route_state[2] or '', tonumber(route_state[3] or 0)
+local sequence = tonumber(route_state[4] or 0)
+local cancels_open = redis.call('EXISTS', K.cancelling) == 1
 local guard = guard_load(K.state)
-local may_launch = guard.state == 'NORMAL' or guard.state == 'WARNING'
-local FIELDS_HERE = {'state', 'token', 'attempt', 'symbol', 'entry', 'created', 'not_after', 'cancel', 'waiting'}
+local may_launch = guard_admits(guard)
+-- What every launch of this call has in common, behind its attempt and sequence.
+local flight = string.format(':%.0f:%.0f:%.0f', guard.generation, now_ms, now_ms + quiet_ms)
 
 -- A first launch needs the claim; another one needs the token that launched before and gave proof that nothing left.
 -- The same number again is the same call, whose reply was lost.
-local function is_own(state, stored_token, stored_attempt, token, attempt)
+local function is_own(state, stored_token, stored_flight, token, attempt)
   if stored_token ~= token or token == '' then return false end
   if state == 'claimed' then return true end
-  return state == 'in_flight' and (attempt == stored_attempt or attempt == stored_attempt + 1)
+  if state ~= 'in_flight' then return false end
+  local before = tonumber(string.match(stored_flight, '^%d+'))
+  return attempt == before or attempt == before + 1
 end
 
 local function launch(id, token, attempt)
-  local v = redis.call('HMGET', entry_key(id), unpack(FIELDS_HERE))
-  local state, symbol, entry, created, not_after = v[1], v[4], v[5], tonumber(v[6]), tonumber(v[7])
-  if not is_own(state, v[2], tonumber(v[3]), token, attempt) then return {'stale'} end
-  if v[8] then return {'cancelled', v[8]} end
+  local v = redis.call('HMGET', entry_key(id), 'state', 'token', 'flight', 'member', 'times', 'cancel', 'waiting')
+  local state, member = v[1], v[4]
+  if not is_own(state, v[2], v[3], token, attempt) then return {'stale'} end
+  if v[6] then return {'cancelled', v[6]} end
   -- A CANCEL came while it was being sent, and it has not left after all.
-  if v[9] and redis.call('HGET', K.cancelling, 'target:' .. id) == v[9] then return {'cancelled', v[9]} end
+  if v[7] and redis.call('HGET', K.cancelling, 'target:' .. id) == v[7] then return {'cancelled', v[7]} end
+  local created, not_after = string.match(v[5], '^(%d+):(%d+)$')
+  created, not_after = tonumber(created), tonumber(not_after)
   if now_ms >= not_after then return {'expired'} end
   if created - now_ms > skew_ms then return {'future'} end
   if halted then return {'halted', halt_reason} end
   if not may_launch then return {'tripped'} end
-  if symbol ~= '' then
-    local again = state == 'in_flight'
-    if not again and lane_head(symbol) ~= symbol .. '\0' .. entry .. '\0' .. id then
-      park(id, not_after)
-      advance(symbol)
-      return {'parked'}
-    end
-    if redis.call('HEXISTS', K.cancelling, 'open:' .. symbol) == 1 then return {'later', 100} end
+  if cancels_open and redis.call('HEXISTS', K.cancelling, 'open:' .. member_symbol(member)) == 1 then
+    return {'later', 100}
   end
   if interval_us > 0 then
     if rate_at > now_us then return {'later', math.ceil((rate_at - now_us) / 1000)} end
     rate_at = math.max(rate_at, now_us) + interval_us
   end
-  local sequence = redis.call('HINCRBY', K.state, 'sequence', 1)
-  redis.call('HSET', entry_key(id), 'state', 'in_flight', 'attempt', attempt, 'sequence', sequence,
-    'generation', guard.generation, 'launched_at', now_ms, 'quiet_at', now_ms + quiet_ms)
-  redis.call('ZADD', K.open, now_ms + lease_ms, id)
+  sequence = sequence + 1
+  redis.call('HSET', entry_key(id), 'state', 'in_flight', 'flight', attempt .. ':' .. sequence .. flight)
+  open_until(now_ms + lease_ms, id)
   audit('launched', id, attempt)
   return {'launched', sequence, not_after - now_ms}
 end
@@ -62,5 +62,5 @@ local answers = {}
 for i = ARGS + 3, #ARGV, 3 do
   answers[#answers + 1] = launch(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]))
 end
-if interval_us > 0 then redis.call('HSET', K.state, 'rate_at', string.format('%.0f', rate_at)) end
-return answers
+redis.call('HSET', K.state, 'sequence', sequence, 'rate_at', string.format('%.0f', rate_at))
+return done(answers)

@@ -51,8 +51,24 @@ local function entry_key(id)
   return prefix .. 'intent:' .. id
 end
 
+-- What a script has to write once for its whole batch. Every script ends with `return done(answer)`.
+local trail, opened, closed = {}, {}, {}
+
 local function audit(event, id, detail)
-  redis.call('XADD', K.audit, '*', 'event', event, 'intent_id', id, 'worker', worker, 'detail', detail)
+  trail[#trail + 1] = {event, id, tostring(detail)}
+end
+
+-- Somebody must look at the entry again at that time, at the latest.
+local function open_until(ms, id)
+  opened[#opened + 1] = ms
+  opened[#opened + 1] = id
+end
+
+local function done(answer)
+  if #closed > 0 then redis.call('ZREM', K.open, unpack(closed)) end
+  if #opened > 0 then redis.call('ZADD', K.open, unpack(opened)) end
+  if #trail > 0 then redis.call('XADD', K.audit, '*', 'worker', worker, 'records', cjson.encode(trail)) end
+  return answer
 end
 
 -- Publish one failsafe event. `fields` gains what every event has; `mark` makes its id.
@@ -94,68 +110,78 @@ local function lane_head(symbol)
   return redis.call('ZRANGEBYLEX', K.lanes, '[' .. symbol .. '\0', '(' .. symbol .. '\1', 'LIMIT', 0, 1)[1]
 end
 
-local function member_id(member)
-  return string.match(member, '^%Z*%z%Z*%z(%Z*)$')
+local function member_symbol(member)
+  return string.match(member, '^%Z*')
 end
 
--- If the lane's head is parked, note that somebody can take it.
+local function member_id(member)
+  return string.match(member, '%Z*$')
+end
+
+-- Parked intents that this call hands to its caller, up to `want`, as {intent_id, body}.
+local granted, want, grant_token = {}, 0, ''
+
+local function grant(id, body)
+  redis.call('HSET', entry_key(id), 'state', 'claimed', 'token', grant_token, 'worker', worker)
+  open_until(now_ms + lease_ms, id)
+  granted[#granted + 1] = {id, body}
+end
+
+-- If the lane's head is parked, hand it to the caller, or note that somebody can take it.
 local function advance(symbol)
   local head = lane_head(symbol)
-  if head and redis.call('HGET', entry_key(member_id(head)), 'state') == 'parked' then
-    redis.call('SADD', K.ready, symbol)
-  end
+  if not head then return end
+  local id = member_id(head)
+  local v = redis.call('HMGET', entry_key(id), 'state', 'body')
+  if v[1] ~= 'parked' then return end
+  if #granted < want then grant(id, v[2]) else redis.call('SADD', K.ready, symbol) end
 end
 
-local function leave_lane(symbol, entry, id)
-  if not symbol or symbol == '' then return end
-  if redis.call('ZREM', K.lanes, symbol .. '\0' .. entry .. '\0' .. id) == 1 then advance(symbol) end
+local function leave_lane(member)
+  if member and member ~= '' and redis.call('ZREM', K.lanes, member) == 1 then advance(member_symbol(member)) end
 end
 
--- Entries of the ledger.
+-- Entries of the ledger. Their fields, besides the public state, fingerprint and response:
+--   token    the proof of the claim; worker, who has it
+--   member   the place in the lane, '' for none
+--   times    created ':' not_after
+--   flight   attempt ':' sequence ':' generation ':' launched_at ':' quiet_at, of the last launch
+--   fence, since, looks, escalated   of a doubt
+--   cancel   the CANCEL that forbids it; waiting, the one that waits for its end; target, of a CANCEL itself
+--   body     as it came; reference, what a cancel needs besides the broker's number
 
-local FIELDS = {
-  'state', 'fingerprint', 'token', 'fence', 'attempt', 'symbol', 'entry', 'sequence', 'generation', 'not_after',
-  'cancel', 'waiting', 'target', 'body', 'response', 'created', 'launched_at', 'quiet_at', 'since', 'looks', 'escalated', 'worker',
-}
+local FIELDS = {'state', 'fingerprint', 'token', 'member', 'flight', 'waiting', 'target', 'response', 'fence', 'worker'}
 
 local function load(id)
   local values = redis.call('HMGET', entry_key(id), unpack(FIELDS))
   local e = {id = id}
   for i = 1, #FIELDS do e[FIELDS[i]] = values[i] or nil end
+  e.attempt, e.sequence, e.generation = '0', nil, nil
+  if e.flight then e.attempt, e.sequence, e.generation = string.match(e.flight, '^(%d+):(%d+):(%d+):') end
   return e
 end
 
--- Give an entry to the caller. Returns {intent_id, fence, entry, attempt, body}.
-local function grant(e, token)
-  local fence = redis.call('HINCRBY', K.state, 'fence', 1)
-  redis.call('HSET', entry_key(e.id), 'state', 'claimed', 'token', token, 'fence', fence, 'worker', worker)
-  redis.call('ZADD', K.open, now_ms + lease_ms, e.id)
-  return {e.id, fence, e.entry or '', e.body}
+local function body_of(id)
+  return redis.call('HGET', entry_key(id), 'body') or ''
 end
 
 local function park(id, not_after)
   redis.call('HSET', entry_key(id), 'state', 'parked', 'token', '')
-  redis.call('ZADD', K.open, not_after, id)
+  open_until(not_after, id)
 end
 
--- Give at most `want` parked lane heads to the caller.
-local function grant_ready(want, token)
-  local granted = {}
+-- Hand out lane heads that were noted earlier, as far as the caller wants them.
+local function grant_ready()
   while #granted < want do
     local symbol = redis.call('SPOP', K.ready)
-    if not symbol then break end
-    local head = lane_head(symbol)
-    if head then
-      local e = load(member_id(head))
-      if e.state == 'parked' then granted[#granted + 1] = grant(e, token) end
-    end
+    if not symbol then return end
+    advance(symbol)
   end
-  return granted
 end
 
 -- The fields of an event that tell which order it is about.
 local function about(e)
-  local ok, order = pcall(cjson.decode, e.body or '')
+  local ok, order = pcall(cjson.decode, body_of(e.id))
   local fields = {intent_id = e.id}
   if ok and type(order) == 'table' then
     local quantity = order.quantity
@@ -172,13 +198,13 @@ end
 local function to_doubt(e, g, reason, safety_code)
   local fence = redis.call('HINCRBY', K.state, 'fence', 1)
   redis.call('HSET', entry_key(e.id), 'state', 'in_doubt', 'fence', fence, 'since', now_ms, 'looks', 0)
-  redis.call('ZREM', K.open, e.id)
+  closed[#closed + 1] = e.id
   redis.call('ZADD', K.doubts, now_ms, e.id)
   local fields = about(e)
   fields.safety_code, fields.reason = safety_code, reason
   fields.message = 'it may or may not be at the broker: ' .. reason
   announce('INTENT_IN_DOUBT', e.id .. ':' .. fence, fields)
-  if on_doubt == 'continue' then leave_lane(e.symbol, e.entry, e.id) end
+  if on_doubt == 'continue' then leave_lane(e.member) end
   if e.target then return end
   local edge = guard_failed(g, tonumber(e.sequence), tonumber(e.generation))
   if edge then announce_guard(edge, g, worker, reason) end
@@ -192,9 +218,9 @@ local function finish(e, response, reference)
   redis.call('HSET', key, 'state', 'settled', 'fingerprint', e.fingerprint, 'response', response)
   if reference ~= '' then redis.call('HSET', key, 'reference', reference) end
   redis.call('PEXPIRE', key, retention_ms)
-  redis.call('ZREM', K.open, e.id)
+  closed[#closed + 1] = e.id
   if e.state == 'in_doubt' then redis.call('ZREM', K.doubts, e.id) end
-  leave_lane(e.symbol, e.entry, e.id)
+  leave_lane(e.member)
   if e.waiting then redis.call('ZADD', K.open, 'XX', now_ms, e.waiting) end
   if e.target and redis.call('HGET', K.cancelling, 'target:' .. e.target) == e.id then
     local lane = redis.call('HGET', K.cancelling, 'lane:' .. e.id)

@@ -23,14 +23,16 @@ end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', K.doubts, '-inf', now_ms, 'LIMIT', 0, limit)) do
   local e = load(id)
   if e.state == 'in_doubt' then
+    local v = redis.call('HMGET', entry_key(id), 'since', 'escalated')
+    local launched_at, quiet_at = string.match(e.flight, ':(%d+):(%d+)$')
     local looks = redis.call('HINCRBY', entry_key(id), 'looks', 1)
     redis.call('ZADD', K.doubts, now_ms + math.min(base_ms * 2 ^ (looks - 1), ceiling_ms), id)
-    if not e.escalated and now_ms - tonumber(e.since) > escalate_ms then escalate(e) end
+    if not v[2] and now_ms - tonumber(v[1]) > escalate_ms then escalate(e) end
     local of_target = e.target and redis.call('HMGET', entry_key(e.target), 'response', 'reference') or {}
-    due[#due + 1] = {id, e.fence, e.attempt, e.body, e.launched_at, e.quiet_at, e.since, now_ms, e.target or '',
+    due[#due + 1] = {id, e.fence, e.attempt, body_of(id), launched_at, quiet_at, v[1], now_ms, e.target or '',
       of_target[1] or '', of_target[2] or ''}
   else
     redis.call('ZREM', K.doubts, id)
   end
 end
-return due
+return done(due)

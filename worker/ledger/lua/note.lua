@@ -12,4 +12,4 @@ if id ~= '' and (redis.call('HGET', entry_key(id), 'state') or '') ~= state then
 if redis.call('SADD', K.noted, mark) == 0 then return 0 end
 announce(kind, mark, cjson.decode(fields))
 if kind == 'ORPHAN_ORDER' then halt(worker, 'orphan order ' .. mark) end
-return 1
+return done(1)

@@ -17,10 +17,10 @@ if not current then redis.call('HSET', K.state, 'incarnation', fresh, 'made_at',
 current = current or fresh
 if known ~= '' then
   halt(worker, 'the state of this route was lost or replaced on the server: compare with the broker, then resume')
-  return {current, 'halted'}
+  return done({current, 'halted'})
 end
 if start_halted == '1' then
   halt(worker, 'a live route without a history starts halted: look, then resume')
-  return {current, 'halted'}
+  return done({current, 'halted'})
 end
-return {current, 'made'}
+return done({current, 'made'})

@@ -12,4 +12,4 @@ for i = ARGS, #ARGV, 2 do
   if own then park(id, now_ms) end
   answers[#answers + 1] = own and 1 or 0
 end
-return answers
+return done(answers)

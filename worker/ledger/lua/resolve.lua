@@ -21,4 +21,4 @@ fields.message = 'resolved as ' .. outcome .. ': ' .. reason
 announce('DOUBT_RESOLVED', id .. ':' .. fence, fields)
 finish(e, payload, reference)
 audit('settled', id, outcome)
-return 'settled'
+return done('settled')

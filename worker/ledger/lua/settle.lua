@@ -12,8 +12,8 @@
 --                                      'already'   this very call was made before
 --                                      'stale'     the entry is another's now; nothing was written but, if the
 --                                                  broker holds the order, ORPHAN_ORDER and a halt
---                             granted: {id, fence, entry, body} of lane heads that are now the caller's
-local want, grant_token = tonumber(ARGV[ARGS]), ARGV[ARGS + 1]
+--                             granted: {id, body} of lane heads that are now the caller's
+want, grant_token = tonumber(ARGV[ARGS]), ARGV[ARGS + 1]
 local guard = guard_load(K.state)
 
 local function count(e, effect, reason)
@@ -79,4 +79,5 @@ for i = ARGS + 2, #ARGV, 8 do
     ARGV[i + 7])
 end
 if guard.changed then guard_save(K.state, guard) end
-return {answers, grant_ready(want, grant_token)}
+grant_ready()
+return done({answers, granted})

@@ -21,8 +21,8 @@ end
 local members = redis.call('ZRANGEBYLEX', K.lanes, start, '+', 'LIMIT', 0, limit)
 for _, member in ipairs(members) do
   local symbol, entry, id = string.match(member, '^(%Z*)%z(%Z*)%z(%Z*)$')
-  local v = redis.call('HMGET', entry_key(id or ''), 'state', 'entry')
-  local held = v[1] and v[1] ~= 'settled' and v[1] ~= 'tombstone' and v[2] == entry
+  local v = redis.call('HMGET', entry_key(id or ''), 'state', 'member')
+  local held = v[1] and v[1] ~= 'settled' and v[1] ~= 'tombstone' and v[2] == member
   if not held and not is_pending(entry or '') then
     redis.call('ZREM', K.lanes, member)
     if symbol then advance(symbol) end
@@ -32,4 +32,4 @@ for _, member in ipairs(members) do
   end
   last = '(' .. member
 end
-return {removed, #members == limit and last or ''}
+return done({removed, #members == limit and last or ''})
