@@ -200,7 +200,7 @@ def test_a_released_delivery_comes_again(client: redis.Redis, route: Any) -> Non
 
 
 def test_what_is_being_worked_on_does_not_come_again(client: redis.Redis, route: Any) -> None:
-    one, peer = route(min_idle=0.3), route(min_idle=0.3)
+    one, peer = route(min_idle=0.5), route(min_idle=0.5)
     client.xadd("q", {"body": "0"})
     one.wait(lambda: bool(one.deliveries or peer.deliveries))
     time.sleep(1.5)

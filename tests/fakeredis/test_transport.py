@@ -14,8 +14,11 @@ import pytest
 import redis
 from kombu.exceptions import ChannelError
 
+import worker.transport.streams
 from tests.conftest import AnyRedis, intent_json
+from worker.clock import SystemClock
 from worker.transport import padded, ready, tidy, trim
+from worker.transport.waiter import Waiter
 
 GROUP = "workers"
 #: Longer than any test: nothing is taken over.
@@ -296,7 +299,42 @@ def test_a_wake_before_the_wait_is_not_lost(reader: Any) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_a_freed_slot_is_seen_while_waiting(client: redis.Redis, reader: Any) -> None:
+def test_a_wake_between_the_last_look_and_the_wait_is_not_lost(any_redis: AnyRedis) -> None:
+    waiter = Waiter(any_redis.connect(), SystemClock())
+    waiter.wake()
+
+    started = time.monotonic()
+    waiter.read({"q": "0-0"}, 4.0)
+
+    assert time.monotonic() - started < 2
+    waiter.close()
+
+
+def test_a_freed_slot_is_seen_while_another_queue_is_waited_for(client: redis.Redis, reader: Any) -> None:
+    one = reader("cancels", "intents", prefetch=1)
+    for number in range(2):
+        client.xadd("intents", {"body": str(number)})
+    (first,) = one.drain(1)
+    freed: list[float] = []
+
+    def free() -> None:
+        freed.append(time.monotonic())
+        first.ack()
+
+    timer = threading.Timer(0.1, free)
+    timer.start()
+    (second,) = one.drain(5)
+
+    assert second.body == b"1"
+    assert time.monotonic() - freed[0] < 0.3  # A read blocks for 0.5 s.
+    timer.join()
+
+
+def test_a_freed_slot_is_seen_while_waiting(
+    client: redis.Redis, reader: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.transport.streams, "_RECHECK", 30.0)
+    monkeypatch.setattr(worker.transport.streams, "_BLOCK", 30.0)
     one = reader(prefetch=1)
     client.xadd("q", {"body": "0"})
     client.xadd("q", {"body": "1"})
@@ -304,7 +342,9 @@ def test_a_freed_slot_is_seen_while_waiting(client: redis.Redis, reader: Any) ->
     timer = threading.Timer(0.1, first.ack)
     timer.start()
 
-    assert bodies(one.drain(5)) == [b"1"]
+    started = time.monotonic()
+    assert bodies(one.drain(20)) == [b"1"]
+    assert time.monotonic() - started < 5
     timer.join()
 
 
@@ -488,7 +528,7 @@ def test_a_consumer_with_little_room_gets_past_living_peers_entries(client: redi
     dead.drain(1)
     client.xclaim("q", GROUP, "dead", 0, pending(client)[-1:], idle=50_000, justid=True)
 
-    found = reader(prefetch=1, min_idle=40.0).drain(1)
+    found = reader(prefetch=1, min_idle=40.0).drain()  # One look.
 
     assert bodies(found) == [b"50"]
 

@@ -134,6 +134,10 @@ class Channel(untyped.Channel):  # type: ignore[misc]
         """The queues consumed from."""
         return [self._source(queue) for queue in self._active_queues]
 
+    def touch_in(self, now: float) -> float:
+        """Seconds until what is in hand must be kept alive."""
+        return max(0.001, self._touch_at - now) if len(self.hand) else self.options.min_idle
+
     def deliver(self) -> int:
         """Hand over what is there now, at most one batch, and say how many that were. Sends the acks that wait."""
         self.flush_acks()

@@ -109,6 +109,7 @@ class Transport(untyped.Transport):  # type: ignore[misc]
         now = self.options.clock.boottime()
         for channel in self.channels:
             sources = channel.sources()
+            seconds = min(seconds, channel.touch_in(now))
             if sources and not channel.can_take:
                 seconds = min(seconds, _RECHECK)
                 continue
