@@ -54,7 +54,7 @@ class Route:
     def _run(self) -> None:
         try:
             self.intake.run(self.stop)
-        except KeyError as error:
+        except (KeyError, OSError) as error:
             self.raised = error
 
     def wait(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -268,9 +268,12 @@ def test_the_loop_shows_that_it_is_alive(route: Any) -> None:
     assert SystemClock().boottime() - one.intake.beat < 2
 
 
-def test_a_fault_of_ours_ends_the_run_and_leaves_the_message(client: redis.Redis, route: Any) -> None:
+@pytest.mark.parametrize("fault", [KeyError("ours"), OSError("ours")])
+def test_a_fault_of_ours_is_no_outage_and_leaves_the_message(
+    client: redis.Redis, route: Any, fault: Exception
+) -> None:
     one = route(start=False)
-    one.fault = KeyError("ours")
+    one.fault = fault
     client.xadd("q", {"body": "0"})
     one.thread.start()
     one.thread.join(10)

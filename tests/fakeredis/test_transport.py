@@ -741,6 +741,18 @@ def test_an_oversized_entry_left_behind_is_dead_lettered_once(client: redis.Redi
     assert pending(client) == []
 
 
+def test_an_oversized_entry_holds_up_nobody(client: redis.Redis, reader: Any) -> None:
+    client.xadd("q", {"body": b"x" * 5001})
+    client.xadd("q", {"body": b"y"})
+    one = reader(dead={"q": "dead"}, max_entry_bytes=5000, batch=1)
+
+    started = time.monotonic()
+    found = one.drain(5)
+
+    assert bodies(found) == [b"y"]
+    assert time.monotonic() - started < 0.15
+
+
 def test_without_a_dead_letter_stream_large_entries_are_delivered(client: redis.Redis, reader: Any) -> None:
     client.xadd("q", {"body": b"x" * 100_000})
 
