@@ -51,9 +51,7 @@ def decide_cancel(
 
 def _prepare(held: Held, decision: CancelDecision, default_venue: str | None) -> None:
     working = load_response(decision.response)
-    held.attempt += 1
-    held.in_flight = True
-    held.send_before = decision.send_before
+    held.launched(decision.send_before)
     held.target = OrderQuery(
         symbol=held.intent.symbol,
         broker_order_id=working.broker_order_id,

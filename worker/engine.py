@@ -3,13 +3,14 @@ The flow of one intent on one route, from a delivery to its end, in batches of w
 
 ::
 
-    deliver ─▶ inbox ─▶ claim ─▶ ready ─▶ launch ─▶ sender ─▶ ended ─▶ settle ─▶ ack
-                 │                 ▲         │                            │
-               bury                │         └── barred ─────────────────▶│
-           (dead letters)          └─────────── the lane's next ◀─────────┘
+    deliver ─▶ arrived ─▶ claim ─▶ ready ─▶ launch ─▶ sender ─▶ ended ─▶ settle ─▶ ack
+                  │                  ▲         │                            │
+                bury                 │         └── barred ─────────────────▶│
+            (dead letters)           └─────────── the lane's next ◀─────────┘
 
-One thread calls ``turn``; others only hand things in. Every step keeps what it works on until Redis has confirmed it,
-so after an outage the same call is made again.
+What can leave at once is launched together with its claim. One thread calls ``turn``; others only hand things in,
+read as far as they need no Redis. Every step keeps what it works on until Redis has confirmed it, so after an outage
+the same call is made again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -159,7 +160,7 @@ class Engine:
         self.cancels: Outbox
 
         # Filled by other threads; deque.append is atomic.
-        self._inbox: deque[Delivery] = deque()
+        self._arrived: deque[Candidate | Burial] = deque()
         self._handed: deque[Handed] = deque()
         self._ended: deque[Ended] = deque()
         # The engine's own.
@@ -171,15 +172,16 @@ class Engine:
         self._ends: deque[End] = deque()
         self._held: dict[str, Held] = {}
         self._kept: OrderedDict[str, tuple[bytes, ExecutionIntent]] = OrderedDict()
-        self._serial = 0
+        self._count = count()
+        self._secret = new_token() + "."
         self._draining = False
         self._low_water = max(BATCH, rules.concurrency)
 
     # What other threads call.
 
     def deliver(self, delivery: Delivery) -> None:
-        """Take one delivery from the queue."""
-        self._inbox.append(delivery)
+        """Take one delivery from the queue, and read it."""
+        self._arrived.append(self._read(delivery))
         if not self._wake_up.is_set():
             self._wake_up.set()
 
@@ -196,7 +198,7 @@ class Engine:
 
     def wants_more(self) -> bool:
         """Whether the intake should go on reading intents."""
-        return not self._draining and len(self._inbox) < 2 * BATCH
+        return not self._draining and len(self._arrived) < 2 * BATCH
 
     def room(self) -> int:
         """How many intents it would take from the ledger now."""
@@ -247,10 +249,10 @@ class Engine:
         self._draining = True
         idle = [*self._ready, *(one for _, _, one in self._delayed), *self._cancels]
         never_launched = [one for one in idle if not one.in_flight]
-        deliveries = [*self._inbox, *(one.delivery for one in self._candidates)]
+        deliveries = [one.delivery for one in (*self._arrived, *self._candidates)]
         if never_launched:
             self._ledger.release([(one.intent.intent_id, one.token) for one in never_launched])
-        self._inbox.clear()
+        self._arrived.clear()
         self._candidates.clear()
         self._ready.clear()
         self._cancels.clear()
@@ -264,7 +266,7 @@ class Engine:
 
     def is_empty(self) -> bool:
         """Nothing is in hand."""
-        return not (self._held or self._inbox or self._ended or self._ends or self._burials or self._handed)
+        return not (self._held or self._arrived or self._ended or self._ends or self._burials or self._handed)
 
     # 1. What came back from the broker.
 
@@ -384,18 +386,23 @@ class Engine:
     # 2. What came from the queue.
 
     def _claim(self) -> bool:
-        if not self._candidates and len(self._ready) < self._low_water:
-            self._read(BATCH)
+        if not self._candidates and self._is_short():
+            self._take_arrived()
         if not self._candidates:
             return False
         batch = self._candidates
         started = self._clock.boottime()
-        claims = self._ledger.claim([one.entry for one in batch])
+        claims = self._ledger.claim([one.entry for one in batch], self._room_to_launch())
         self._candidates = []
         done: list[Delivery] = []
+        leaving: list[Held] = []
         granted = 0
         for candidate, claim in zip(batch, claims, strict=True):
             match claim:
+                case Launched(_, send_before):
+                    candidate.held.deliveries.append(candidate.delivery)
+                    self._held[candidate.held.intent.intent_id] = candidate.held
+                    leaving.append(candidate.held.launched(send_before))
                 case Granted():
                     granted += 1
                     self._hold(candidate.held, candidate.delivery)
@@ -407,25 +414,48 @@ class Engine:
                     done.append(candidate.delivery)
                 case Conflict():
                     self._burials.append(_conflict(candidate))
-        self._acks.ack(done)
+        if leaving:
+            self.orders.send(leaving)
+        if done:
+            self._acks.ack(done)
         self._journal.claimed(len(batch), granted, self._clock.boottime() - started)
+        self._journal.launched(leaving, 0.0)
         return True
 
-    def _read(self, most: int) -> None:
-        now = self._clock.boottime()
-        for _ in range(min(most, len(self._inbox))):
-            delivery = self._inbox.popleft()
-            self._journal.received(delivery)
-            if delivery.fault or delivery.count > POISON_COUNT:
-                self._burials.append(self._unreadable(delivery))
-                continue
-            try:
-                intent = load_intent(delivery.body)
-            except ContractError as error:
-                self._burials.append(self._invalid(delivery, error))
-                continue
-            held = Held(intent, new_token(), now)
-            self._candidates.append(Candidate(delivery, held, self._entry(held, delivery)))
+    def _room_to_launch(self) -> int:
+        """How many orders may leave together with their claims. None go before those that are ready already."""
+        if self._ready or isinstance(self._broker, NoopBroker) or self._halt_file_exists():
+            return 0
+        return max(0, self.orders.room())
+
+    def _is_short(self) -> bool:
+        """Whether more should be claimed: enough to keep the broker busy; the rest may wait in the queue."""
+        ready = len(self._ready)
+        return ready < self._low_water and ready + self.orders.in_flight < self._low_water + BATCH
+
+    def _take_arrived(self) -> None:
+        """Move one batch on."""
+        for _ in range(min(BATCH, len(self._arrived))):
+            one = self._arrived.popleft()
+            if isinstance(one, Burial):
+                self._burials.append(one)
+            else:
+                self._candidates.append(one)
+
+    def _read(self, delivery: Delivery) -> Candidate | Burial:
+        self._journal.received(delivery)
+        if delivery.fault or delivery.count > POISON_COUNT:
+            return self._unreadable(delivery)
+        try:
+            intent = load_intent(delivery.body)
+        except ContractError as error:
+            return self._invalid(delivery, error)
+        held = Held(intent, self._new_token(), self._clock.boottime())
+        return Candidate(delivery, held, self._entry(held, delivery))
+
+    def _new_token(self) -> str:
+        # Unguessable for everybody else, and another one for each delivery.
+        return f"{self._secret}{next(self._count)}"
 
     def _entry(self, held: Held, delivery: Delivery) -> Entry:
         intent = held.intent
@@ -523,19 +553,16 @@ class Engine:
         for held, launch in zip(batch, launches, strict=True):
             match launch:
                 case Launched(_, send_before):
-                    held.attempt += 1
-                    held.send_before = send_before
-                    held.in_flight = True
-                    leaving.append(held)
+                    leaving.append(held.launched(send_before))
                 case Later(seconds):
                     self._delay(held, seconds)
                 case Barred():
                     self._bar(held, launch)
                 case Stale():
                     self._lose(held)
-        self._journal.launched(leaving, self._clock.boottime() - started)
         if leaving:
             self.orders.send(leaving)
+        self._journal.launched(leaving, self._clock.boottime() - started)
         return True
 
     def _next_to_launch(self) -> list[Held]:
@@ -543,7 +570,7 @@ class Engine:
         room = min(BATCH, self.orders.room())
         if room <= 0 or not self._ready:
             return []
-        if self._rules.halt_file is not None and self._rules.halt_file.exists():
+        if self._halt_file_exists():
             detail = f"the file {self._rules.halt_file} exists on the worker's machine"
             for _ in range(min(room, len(self._ready))):
                 self._bar(self._ready.popleft(), Barred(Gate.HALTED, detail))
@@ -556,6 +583,9 @@ class Engine:
                 break
             batch.append(held)
         return batch
+
+    def _halt_file_exists(self) -> bool:
+        return self._rules.halt_file is not None and self._rules.halt_file.exists()
 
     def _needs_launch(self, held: Held) -> bool:
         return held.intent.intent_type in _ORDERS and not isinstance(self._broker, NoopBroker)
@@ -596,8 +626,7 @@ class Engine:
         self._acks.release(self._forget(held))
 
     def _delay(self, held: Held, seconds: float) -> None:
-        self._serial += 1
-        heapq.heappush(self._delayed, (self._clock.boottime() + seconds, self._serial, held))
+        heapq.heappush(self._delayed, (self._clock.boottime() + seconds, next(self._count), held))
 
     # 5. Cancels: they do not queue behind orders.
 

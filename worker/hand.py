@@ -46,6 +46,13 @@ class Held:
         #: For a CANCEL: the order to cancel.
         self.target: OrderQuery | None = None
 
+    def launched(self, send_before: float) -> Held:
+        """The ledger has noted one more launch."""
+        self.attempt += 1
+        self.send_before = send_before
+        self.in_flight = True
+        return self
+
 
 class Answered(NamedTuple):
     """It ended with an answer."""

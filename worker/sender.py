@@ -14,7 +14,7 @@ from worker.hand import Answered, Ended, Held, InDoubt, Unsent
 
 #: Orders that one thread may be given at once, as long as the broker answers them all in this time, in seconds.
 #: An instant broker is fed in runs; one that takes longer than this gets one order a thread.
-RUN_SECONDS = 0.002
+RUN_SECONDS = 0.005
 RUN_LENGTH_MAX = 64
 
 _STACK_BYTES = 512 * 1024

@@ -136,9 +136,16 @@ class Ledger:
         self.incarnation = incarnation.decode()
         return str(how.decode())
 
-    def claim(self, entries: Sequence[Entry]) -> list[Claim]:
-        """Take the right to work these intents, or learn for each why not."""
-        return [_claim(answer) for answer in self._call("claim", *chain.from_iterable(entries))]
+    def claim(self, entries: Sequence[Entry], room: int = 0) -> list[Claim]:
+        """
+        Take the right to work these intents, or learn for each why not. Up to ``room`` of those that can leave at
+        once are launched in the same step, as by `launch`, under attempt 1.
+        """
+        started = self._clock.boottime()
+        # The rate limit has its place in launch.
+        limits = (0 if self._interval_us else room, self._quiet_ms, _ms(self.rules.future_skew))
+        answers = self._call("claim", *limits, *chain.from_iterable(entries))
+        return [_claim(answer, started, self.rules.order_timeout) for answer in answers]
 
     def launch(self, wanted: Sequence[tuple[str, str, int]]) -> list[Launch]:
         """
@@ -281,8 +288,10 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _claim(answer: list[Any]) -> Claim:
+def _claim(answer: list[Any], started: float, budget: float) -> Claim:
     match answer[0]:
+        case b"launched":
+            return Launched(int(answer[1]), started + min(budget, answer[2] / 1000))
         case b"granted":
             return Granted()
         case b"parked":

@@ -32,6 +32,13 @@ class Granted(NamedTuple):
     """It is yours: launch it or settle it, showing the token."""
 
 
+class Launched(NamedTuple):
+    """It may be sent, once, before ``send_before`` (seconds on CLOCK_BOOTTIME)."""
+
+    sequence: int
+    send_before: float
+
+
 class Parked(NamedTuple):
     """Its lane is busy. The ledger holds its bytes and hands it on in turn."""
 
@@ -49,7 +56,7 @@ class Conflict(NamedTuple):
     fingerprint: str
 
 
-Claim = Granted | Parked | Known | Conflict
+Claim = Launched | Granted | Parked | Known | Conflict
 
 
 class Handed(NamedTuple):
@@ -58,13 +65,6 @@ class Handed(NamedTuple):
     intent_id: str
     body: bytes
     token: str
-
-
-class Launched(NamedTuple):
-    """It may be sent, once, before ``send_before`` (seconds on CLOCK_BOOTTIME)."""
-
-    sequence: int
-    send_before: float
 
 
 class Later(NamedTuple):

@@ -1,14 +1,24 @@
--- Take the right to work a batch of intents, or learn for each why not.
+-- Take the right to work a batch of intents, or learn for each why not. What can leave at once is launched in the
+-- same step, through the same gates as in launch.lua; what meets a closed gate is only granted.
 --
--- For each intent, from ARGS on, nine arguments:
+-- ARGV[ARGS]      room      launch at most so many
+-- ARGV[ARGS + 1]  quiet_ms  as in launch.lua
+-- ARGV[ARGS + 2]  skew_ms   as in launch.lua
+-- then for each intent nine arguments:
 --   id  token (unguessable, of this delivery)  fingerprint  symbol ('' = no lane)  entry ('' = number it here)
 --   created (ms)  not_after (ms)  target ('' = no CANCEL)  body
 --
--- Returns for each {'granted'}                it is yours: launch or settle it, showing the token
+-- Returns for each {'launched', sequence, left_ms}
+--                                             it is yours and has been launched: send it before left_ms have passed
+--                  {'granted'}                it is yours: launch or settle it, showing the token
 --                  {'parked'}                 its lane is busy; the ledger holds its bytes and hands it on in turn
 --                  {'known', state}           a replay: the ledger holds it open already
 --                  {'settled', response}      a replay: it was answered before; the stored JSON
 --                  {'conflict', fingerprint}  same id, other content; nothing was changed
+local room, quiet_ms, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
+local gates = read_gates(quiet_ms)
+if gates.halted or not gates.admits then room = 0 end
+local first_sequence = gates.sequence
 local answers = {}
 local GRANTED, PARKED = {'granted'}, {'parked'}
 
@@ -24,43 +34,55 @@ local function must_wait(symbol, member)
   return redis.call('HGET', entry_key(member_id(head)), 'state') ~= 'parked'
 end
 
-local function enter(id, token, fingerprint, symbol, entry, created, not_after, target, body)
+local function is_timely(created, not_after)
+  return now_ms < tonumber(not_after) and tonumber(created) - now_ms <= skew_ms
+end
+
+local function enter(may_leave, id, token, fingerprint, symbol, entry, created, not_after, target, body)
   local parked, member = false, ''
   if symbol ~= '' then
     if entry == '' then entry = string.format('k%020d', redis.call('HINCRBY', K.state, 'arrivals', 1)) end
     member = symbol .. '\0' .. entry .. '\0' .. id
     parked = must_wait(symbol, member)
   end
-  redis.call('HSET', entry_key(id), 'state', parked and 'parked' or 'claimed', 'fingerprint', fingerprint,
+  local state, flight = parked and 'parked' or 'claimed', ''
+  if may_leave and not parked and room > 0 and member ~= '' and is_timely(created, not_after)
+    and not lane_is_held(gates, member) then
+    state, flight, room = 'in_flight', new_flight(gates, 1), room - 1
+  end
+  redis.call('HSET', entry_key(id), 'state', state, 'fingerprint', fingerprint,
     'token', parked and '' or token, 'member', member, 'times', created .. ':' .. not_after, 'body', body,
-    'worker', worker)
+    'worker', worker, 'flight', flight)
   if target ~= '' then redis.call('HSET', entry_key(id), 'target', target) end
   open_until(parked and not_after or now_ms + lease_ms, id)
   audit('claimed', id, body)
   if parked then return PARKED end
-  return GRANTED
+  if flight == '' then return GRANTED end
+  audit('launched', id, 1)
+  return {'launched', gates.sequence, not_after - now_ms}
 end
 
 local function claim(id, token, fingerprint, symbol, entry, ...)
   local known = redis.call('HMGET', entry_key(id), 'state', 'fingerprint', 'token', 'member', 'response')
   local state = known[1]
-  if not state then return enter(id, token, fingerprint, symbol, entry, ...) end
+  if not state then return enter(true, id, token, fingerprint, symbol, entry, ...) end
   if state == 'tombstone' then
     -- All there is of an intent whose CANCEL came first. From here on it lives until it is settled.
     redis.call('PERSIST', entry_key(id))
-    return enter(id, token, fingerprint, symbol, entry, ...)
+    return enter(false, id, token, fingerprint, symbol, entry, ...)
   end
   if known[2] ~= fingerprint then return {'conflict', known[2]} end
   local member = symbol .. '\0' .. entry .. '\0' .. id
   if known[4] ~= member then leave_lane(member) end
   if state == 'settled' then return {'settled', known[5]} end
-  -- The reply to this very call was lost, and it is made again.
-  if state == 'claimed' and known[3] == token then return GRANTED end
+  -- The reply to this very call was lost, and it is made again: nothing was sent on it.
+  if known[3] == token and (state == 'claimed' or state == 'in_flight') then return GRANTED end
   return {'known', state}
 end
 
-for i = ARGS, #ARGV, 9 do
+for i = ARGS + 3, #ARGV, 9 do
   answers[#answers + 1] = claim(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6],
     ARGV[i + 7], ARGV[i + 8])
 end
+if gates.sequence > first_sequence then redis.call('HSET', K.state, 'sequence', gates.sequence) end
 return done(answers)

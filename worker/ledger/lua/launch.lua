@@ -12,14 +12,7 @@
 --                                                   it may not leave: settle it as denied
 --                  {'stale'}                        it is not yours: send nothing, write nothing
 local quiet_ms, interval_us, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
-local route_state = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'rate_at', 'sequence')
-local halted, halt_reason, rate_at = route_state[1] == '1', route_state[2] or '', tonumber(route_state[3] or 0)
-local sequence = tonumber(route_state[4] or 0)
-local cancels_open = redis.call('EXISTS', K.cancelling) == 1
-local guard = guard_load(K.state)
-local may_launch = guard_admits(guard)
--- What every launch of this call has in common, behind its attempt and sequence.
-local flight = string.format(':%.0f:%.0f:%.0f', guard.generation, now_ms, now_ms + quiet_ms)
+local gates = read_gates(quiet_ms)
 
 -- A first launch needs the claim; another one needs the token that launched before and gave proof that nothing left.
 -- The same number again is the same call, whose reply was lost.
@@ -42,25 +35,22 @@ local function launch(id, token, attempt)
   created, not_after = tonumber(created), tonumber(not_after)
   if now_ms >= not_after then return {'expired'} end
   if created - now_ms > skew_ms then return {'future'} end
-  if halted then return {'halted', halt_reason} end
-  if not may_launch then return {'tripped'} end
-  if cancels_open and redis.call('HEXISTS', K.cancelling, 'open:' .. member_symbol(member)) == 1 then
-    return {'later', 100}
-  end
+  if gates.halted then return {'halted', gates.halt_reason} end
+  if not gates.admits then return {'tripped'} end
+  if lane_is_held(gates, member) then return {'later', 100} end
   if interval_us > 0 then
-    if rate_at > now_us then return {'later', math.ceil((rate_at - now_us) / 1000)} end
-    rate_at = math.max(rate_at, now_us) + interval_us
+    if gates.rate_at > now_us then return {'later', math.ceil((gates.rate_at - now_us) / 1000)} end
+    gates.rate_at = math.max(gates.rate_at, now_us) + interval_us
   end
-  sequence = sequence + 1
-  redis.call('HSET', entry_key(id), 'state', 'in_flight', 'flight', attempt .. ':' .. sequence .. flight)
+  redis.call('HSET', entry_key(id), 'state', 'in_flight', 'flight', new_flight(gates, attempt))
   open_until(now_ms + lease_ms, id)
   audit('launched', id, attempt)
-  return {'launched', sequence, not_after - now_ms}
+  return {'launched', gates.sequence, not_after - now_ms}
 end
 
 local answers = {}
 for i = ARGS + 3, #ARGV, 3 do
   answers[#answers + 1] = launch(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]))
 end
-redis.call('HSET', K.state, 'sequence', sequence, 'rate_at', string.format('%.0f', rate_at))
+redis.call('HSET', K.state, 'sequence', gates.sequence, 'rate_at', string.format('%.0f', gates.rate_at))
 return done(answers)

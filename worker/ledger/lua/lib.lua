@@ -157,7 +157,7 @@ local function load(id)
   local e = {id = id}
   for i = 1, #FIELDS do e[FIELDS[i]] = values[i] or nil end
   e.attempt, e.sequence, e.generation = '0', nil, nil
-  if e.flight then e.attempt, e.sequence, e.generation = string.match(e.flight, '^(%d+):(%d+):(%d+):') end
+  if e.flight and e.flight ~= '' then e.attempt, e.sequence, e.generation = string.match(e.flight, '^(%d+):(%d+):(%d+):') end
   return e
 end
 
@@ -208,6 +208,28 @@ local function to_doubt(e, g, reason, safety_code)
   if e.target then return end
   local edge = guard_failed(g, tonumber(e.sequence), tonumber(e.generation))
   if edge then announce_guard(edge, g, worker, reason) end
+end
+
+-- What stands in the way of all launches of the route, read once a call.
+local function read_gates(quiet_ms)
+  local v = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'rate_at', 'sequence')
+  local guard = guard_load(K.state)
+  return {
+    halted = v[1] == '1', halt_reason = v[2] or '', rate_at = tonumber(v[3] or 0), sequence = tonumber(v[4] or 0),
+    admits = guard_admits(guard), cancels_open = redis.call('EXISTS', K.cancelling) == 1,
+    -- What every launch of this call has in common, behind its attempt and sequence.
+    tail = string.format(':%.0f:%.0f:%.0f', guard.generation, now_ms, now_ms + quiet_ms),
+  }
+end
+
+local function lane_is_held(gates, member)
+  return gates.cancels_open and redis.call('HEXISTS', K.cancelling, 'open:' .. member_symbol(member)) == 1
+end
+
+-- The note of one launch: the next of the route's sequence.
+local function new_flight(gates, attempt)
+  gates.sequence = gates.sequence + 1
+  return string.format('%d:%.0f', attempt, gates.sequence) .. gates.tail
 end
 
 -- Close an entry and publish its one answer, together.
