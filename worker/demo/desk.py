@@ -1,0 +1,174 @@
+"""The strategy's and the operator's desk in the demo: asks, reads what comes back, and shows it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import NamedTuple
+
+import redis
+
+from contracts import (
+    ContractError,
+    ExecutionIntent,
+    ExecutionResponse,
+    FailsafeEvent,
+    FailsafeType,
+    IntentType,
+    Side,
+    load_event,
+    load_response,
+)
+from worker.clock import Clock
+from worker.connection import connect
+from worker.demo.market import Company, limit_price
+from worker.demo.place import Place
+from worker.demo.screen import Screen
+from worker.demo.tally import Tally, read_book, read_tally
+from worker.ledger.control import Control
+from worker.producer import IntentProducer, StreamEntry, read_after
+
+ROUTE = "default"
+#: Seconds in which anything that an act waits for must happen.
+PATIENCE = 20.0
+_NEVER = threading.Event()
+
+
+class DemoFailed(Exception):
+    """Something that the demo shows did not come true."""
+
+
+class _Asked(NamedTuple):
+    company: Company
+    intent: ExecutionIntent
+    at: float
+
+
+class Desk:
+    """Everything that the acts share."""
+
+    def __init__(self, place: Place, screen: Screen, clock: Clock) -> None:
+        self.place = place
+        self.screen = screen
+        self.clock = clock
+        self._client = connect(place.url, client_name="execworker:demo")
+        self.producer = IntentProducer(self._client, ROUTE, clock=clock)
+        self.control = Control(self._client, ROUTE)
+        self.answers: dict[str, ExecutionResponse] = {}
+        self.events: list[FailsafeEvent] = []
+        self._asked: dict[str, _Asked] = {}
+        keys = self.producer.keys
+        self._positions = {keys.responses: "0-0", keys.failsafe: "0-0"}
+
+    def close(self) -> None:
+        self._client.close()
+
+    @property
+    def asked(self) -> list[str]:
+        """The intent_ids so far."""
+        return list(self._asked)
+
+    def ask(self, company: Company, side: Side, quantity: int, ticks: int = 0) -> ExecutionIntent:
+        """Enqueue a new LIMIT intent, at a price so many ticks away from the company's."""
+        intent = ExecutionIntent(
+            intent_id=f"demo-{len(self._asked) + 1:02}",
+            intent_type=IntentType.LIMIT,
+            symbol=company.symbol,
+            side=side,
+            quantity=Decimal(quantity),
+            limit_price=limit_price(company, ticks),
+            created_at=self.clock.now(),
+            strategy="demo",
+        )
+        self._asked[intent.intent_id] = _Asked(company, intent, self.clock.boottime())
+        self.producer.enqueue(intent)
+        return intent
+
+    def wait_for_answers(self, *intents: ExecutionIntent) -> None:
+        """Show what comes until all of these are answered."""
+        ids = {intent.intent_id for intent in intents}
+        self.follow(lambda: ids <= self.answers.keys(), f"the answer to {', '.join(sorted(ids))}")
+
+    def wait_for_event(self, kind: FailsafeType, intent: ExecutionIntent | None = None) -> None:
+        """Show what comes until this was announced."""
+        self.follow(lambda: self._has(kind, intent), f"the event {kind}")
+
+    def follow(self, done: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+        """
+        Show answers and events as they come, until ``done``.
+
+        Raises:
+            DemoFailed: it was not done in time.
+        """
+        until = self.clock.boottime() + seconds
+        while not done():
+            if self.clock.boottime() >= until:
+                raise DemoFailed(f"{what} did not come within {seconds:g} s")
+            self.read(0.2)
+
+    def read(self, seconds: float) -> None:
+        """Show what has come, and what comes within so many seconds."""
+        try:
+            found = read_after(self._client, self._positions, seconds)
+            for stream, (position, fields) in sorted(found, key=_order):
+                self._positions[stream] = position
+                self._take(stream, fields[b"body"])
+        except (redis.RedisError, ContractError) as error:
+            raise DemoFailed(f"the streams cannot be read: {error}") from error
+
+    def rest(self, seconds: float) -> None:
+        """Let time pass, and show what comes."""
+        until = self.clock.boottime() + seconds
+        while (left := until - self.clock.boottime()) > 0:
+            self.read(left)
+
+    def wait_for_empty_queue(self) -> None:
+        """Wait until the worker has finished with every entry of the queue."""
+        self._poll(lambda: self.control.status().queue_depth == 0, "an empty queue")
+
+    def start_worker(self) -> int:
+        """Start a worker process and wait until it is at work. Returns its pid."""
+        pid = self.place.start_worker()
+        self._poll(lambda: any(one.pid == pid for one in self.control.status().workers), "the worker")
+        return pid
+
+    def orders_of(self, *intents: ExecutionIntent) -> int:
+        """How many orders the broker's book holds for these."""
+        ids = {intent.intent_id for intent in intents}
+        return sum(intent_id in ids for intent_id, _ in read_book(self.place.book))
+
+    def tally(self) -> Tally:
+        return read_tally(self._client, self.control, ROUTE, self.asked, self.place.book)
+
+    def _has(self, kind: FailsafeType, intent: ExecutionIntent | None) -> bool:
+        return any(
+            event.type is kind and (intent is None or event.intent_id == intent.intent_id)
+            for event in self.events
+        )
+
+    def _take(self, stream: str, body: bytes) -> None:
+        if stream == self.producer.keys.failsafe:
+            self.events.append(event := load_event(body))
+            self.screen.event(event)
+            return
+        response = load_response(body)
+        self.answers[response.intent_id] = response
+        if asked := self._asked.get(response.intent_id):
+            seconds = self.clock.boottime() - asked.at
+            self.screen.answer(asked.company, asked.intent, response, seconds)
+
+    def _poll(self, done: Callable[[], bool], what: str) -> None:
+        until = self.clock.boottime() + PATIENCE
+        while not done():
+            if self.clock.boottime() >= until or self.place.ended():
+                raise DemoFailed(f"{what} did not come within {PATIENCE:g} s")
+            self.clock.wait(_NEVER, 0.03)
+
+
+# One script may publish to both streams: a doubt ends, then comes its answer; an answer comes, then the guard trips.
+def _order(found: tuple[str, StreamEntry]) -> tuple[int, int]:
+    position, fields = found[1]
+    kind = fields.get(b"type", b"").decode()
+    rank = 1 if not kind else 0 if kind == FailsafeType.DOUBT_RESOLVED else 2
+    return int(position.partition("-")[0]), rank

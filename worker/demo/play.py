@@ -1,0 +1,116 @@
+"""The demo from beginning to end."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from worker.cli.context import FAILED, INTERRUPTED, UNAVAILABLE, note
+from worker.clock import SystemClock
+from worker.demo.acts import play_all
+from worker.demo.desk import DemoFailed, Desk
+from worker.demo.interrupts import Interrupts
+from worker.demo.place import Place
+from worker.demo.screen import JsonScreen, Screen, TextScreen
+
+_NEVER = threading.Event()
+_OPENING = (
+    "This is an order-execution worker. Trading strategies put intents on a Redis queue; it places each order once at a "
+    "broker, and says truthfully what happened. Everything here is real but the broker, which is simulated: no account, no "
+    "money, and nothing stays behind."
+)
+_NEXT = [
+    ("worker demo --keep", "leave it running, and try your own orders on it"),
+    ("make test", "in the project's folder: each of these promises is a test"),
+    ("docs/", "settings, metrics, decisions"),
+]
+
+
+def play(keep: bool, as_json: bool) -> int:
+    """See `worker.demo.main`."""
+    clock = SystemClock()
+    screen: Screen = JsonScreen() if as_json else TextScreen(clock)
+    began = clock.boottime()
+    try:
+        with Interrupts() as interrupts:
+            screen.say(_OPENING)
+            with Place(interrupts, clock) as place:
+                screen.say(f"Redis: {place.redis_name}.", redis=place.redis_name, url=place.url)
+                with closing(Desk(place, screen, clock)) as desk:
+                    return _play(desk, keep, began)
+    except KeyboardInterrupt:
+        note("demo: interrupted; everything it had started is ended")
+        return INTERRUPTED
+
+
+def _play(desk: Desk, keep: bool, began: float) -> int:
+    try:
+        pid = play_all(desk)
+    except DemoFailed as error:
+        note(f"demo: {error}. The end of the worker's log:\n{desk.place.last_words()}")
+        return FAILED
+    tally = desk.tally()
+    desk.screen.summary(tally, desk.clock.boottime() - began)
+    if keep:
+        return _keep(desk, pid) or (0 if tally.is_true else FAILED)
+    desk.screen.commands("Next", _lines(_NEXT))
+    return 0 if tally.is_true else FAILED
+
+
+def _keep(desk: Desk, pid: int) -> int:
+    place = desk.place
+    desk.screen.commands("It goes on running. In another terminal, in this folder:", _to_try(desk, pid))
+    desk.screen.say("Ctrl-C here ends everything and removes its folder.")
+    try:
+        while not place.ended():
+            desk.clock.wait(_NEVER, 0.3)
+    except KeyboardInterrupt:
+        return 0
+    note("demo: its Redis or its last worker has ended, so the demo ends as well")
+    return UNAVAILABLE
+
+
+def _to_try(desk: Desk, pid: int) -> list[str]:
+    place = desk.place
+    return [
+        f". {place.write_environment()}",
+        f"#  that sets EXECWORKER_REDIS_URL={place.url} and the route; then:",
+        *_lines(
+            [
+                ("worker submit --symbol 005930 --side BUY --quantity 3 --price 70400 --wait", ""),
+                ("worker status", "the route at a glance"),
+                ("worker watch", "all that it publishes, live"),
+                ("worker intent demo-01", "the whole story of one intent"),
+                ('worker halt --reason "a look around"', "stop all trading"),
+                ('worker resume --reason "seen enough"', "and go on"),
+                ("worker run", "one more worker"),
+                (f"kill -9 {pid}", "and the first one dies"),
+            ]
+        ),
+        "#  the broker goes wrong, is mended, and what it holds:",
+        f"echo '{{\"fail_rate\": 1}}' > {place.faults}",
+        f"echo '{{}}' > {place.faults}",
+        *_lines([('worker guard reset --reason "mended"', "")]),
+        f"cat {place.book}",
+    ]
+
+
+# `worker` as it can be typed: the command beside this Python may not be on PATH.
+def _lines(rows: list[tuple[str, str]]) -> list[str]:
+    name = _command()
+    typed = [(command.replace("worker ", f"{name} ", 1), text) for command, text in rows]
+    width = max(len(command) for command, text in typed if text or len(typed) == 1)
+    return [f"{command:<{width}}  {text and '# ' + text}".rstrip() for command, text in typed]
+
+
+def _command() -> str:
+    beside = Path(sys.executable).with_name("worker")
+    found = shutil.which("worker")
+    if found is not None and Path(found) == beside:
+        return "worker"
+    if not beside.exists():
+        return f"{sys.executable} -m worker"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)

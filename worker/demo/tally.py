@@ -1,0 +1,136 @@
+"""What the demo came to, read from the streams and the broker's book. Nothing here is remembered by the demo."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from contracts import ExecutionResponse, FailsafeEvent, FailsafeType, GuardState, load_event, load_response
+from worker.keys import RouteKeys
+from worker.ledger.control import Control
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The end state of the demo's route."""
+
+    #: The ids that were asked.
+    asked: tuple[str, ...]
+    answers: tuple[ExecutionResponse, ...]
+    events: tuple[FailsafeEvent, ...]
+    #: Reasons of the dead letters.
+    dead: tuple[str, ...]
+    #: (intent_id, order number) of each order that the broker holds.
+    orders: tuple[tuple[str, str], ...]
+    doubts_open: int
+    guard: GuardState
+
+    @property
+    def doubles(self) -> int:
+        """Orders that the broker holds beyond the first of their intent."""
+        return len(self.orders) - len({intent_id for intent_id, _ in self.orders})
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        return dict(Counter(str(answer.outcome) for answer in self.answers))
+
+    @property
+    def is_true(self) -> bool:
+        return all(holds for _, holds in self.claims)
+
+    @property
+    def claims(self) -> list[tuple[str, bool]]:
+        """What this project promises, and whether it was so here."""
+        answered = Counter(answer.intent_id for answer in self.answers)
+        accepted = {(one.intent_id, one.broker_order_id) for one in self.answers if one.accepted}
+        resets = [one for one in self.events if one.type is FailsafeType.GUARD_RESET]
+        opened = self.count(FailsafeType.INTENT_IN_DOUBT)
+        trips = self.count(FailsafeType.GUARD_TRIPPED)
+        denied = [one for one in self.answers if one.broker == "failsafe"]
+        return [
+            ("every intent has one answer, and no answer is nobody's", answered == Counter(self.asked)),
+            ("no intent was placed twice", self.doubles == 0),
+            (
+                "what was answered ACCEPTED is in the broker's book, under that number, and nothing else is",
+                accepted == set(self.orders),
+            ),
+            (
+                "no doubt is open; each that was opened was ended by evidence",
+                self.doubts_open == 0 and 0 < opened == self.count(FailsafeType.DOUBT_RESOLVED),
+            ),
+            (
+                "while the guard was tripped, nothing was sent",
+                trips == 1 and bool(denied) and all(one.attempts == 0 for one in denied),
+            ),
+            (
+                "a named person reset it, once, and trading goes on",
+                len(resets) == 1 and bool(resets[0].actor) and self.guard is GuardState.NORMAL,
+            ),
+            ("the one conflict lies in the dead letters", self.dead == ("conflict",)),
+        ]
+
+    def count(self, kind: FailsafeType) -> int:
+        return sum(event.type is kind for event in self.events)
+
+    def figures(self) -> dict[str, Any]:
+        """The numbers, for programs."""
+        return {
+            "intents": len(self.asked),
+            "answers": len(self.answers),
+            "outcomes": self.outcomes,
+            "orders": len(self.orders),
+            "doubles": self.doubles,
+            "doubts_opened": self.count(FailsafeType.INTENT_IN_DOUBT),
+            "doubts_open": self.doubts_open,
+            "guard": self.guard,
+            "dead": len(self.dead),
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The numbers, for people."""
+        outcomes = ", ".join(f"{number} {name}" for name, number in sorted(self.outcomes.items()))
+        opened = self.count(FailsafeType.INTENT_IN_DOUBT)
+        return [
+            ("intents asked", str(len(self.asked))),
+            ("answers", f"{len(self.answers)}: {outcomes}"),
+            ("orders in the book", str(len(self.orders))),
+            ("doubles", str(self.doubles)),
+            ("doubts open", f"{self.doubts_open} ({opened} opened)"),
+            ("guard", str(self.guard)),
+            ("dead letters", f"{len(self.dead)}: {', '.join(self.dead) or 'none'}"),
+        ]
+
+
+def read_tally(
+    client: redis.Redis, control: Control, route: str, asked: Collection[str], book: Path
+) -> Tally:
+    """Read what there is now."""
+    keys, status = RouteKeys(route), control.status()
+    return Tally(
+        asked=tuple(asked),
+        answers=tuple(load_response(fields[b"body"]) for fields in _entries(client, keys.responses)),
+        events=tuple(load_event(fields[b"body"]) for fields in _entries(client, keys.failsafe)),
+        dead=tuple(fields[b"reason"].decode() for fields in _entries(client, keys.dead)),
+        orders=tuple(read_book(book)),
+        doubts_open=status.in_doubt,
+        guard=status.guard_state,
+    )
+
+
+def read_book(book: Path) -> list[tuple[str, str]]:
+    """(intent_id, order number) of each order of the simulated broker's book."""
+    if not book.exists():
+        return []
+    rows = [json.loads(line) for line in book.read_text("utf-8").splitlines()]
+    return [(row["intent_id"], row["broker_order_id"]) for row in rows if "intent_id" in row]
+
+
+def _entries(client: redis.Redis, stream: str) -> list[dict[bytes, bytes]]:
+    found: Any = client.xrange(stream)
+    return [fields for _, fields in found]
