@@ -459,7 +459,7 @@ class Engine:
 
     def _entry(self, held: Held, delivery: Delivery) -> Entry:
         intent = held.intent
-        created = int(intent.created_at.timestamp() * 1000)
+        created = int(held.created * 1000)
         max_age = int(self._rules.max_age * 1000)
         entry = padded(delivery.entry) if delivery.entry else ""
         # A CANCEL honours its own expires_at only: an old wish to be out is still a wish to be out.
@@ -472,7 +472,7 @@ class Engine:
             intent.intent_id,
             held.token,
             intent.fingerprint(),
-            intent.symbol if intent.side and intent.intent_type in _ORDERS else "",
+            intent.symbol if intent.intent_type in _ORDERS else "",
             entry,
             created,
             not_after,

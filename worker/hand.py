@@ -15,6 +15,7 @@ class Held:
     __slots__ = (
         "attempt",
         "claimed_at",
+        "created",
         "deliveries",
         "in_flight",
         "intent",
@@ -27,6 +28,8 @@ class Held:
 
     def __init__(self, intent: ExecutionIntent, token: str, claimed_at: float) -> None:
         self.intent = intent
+        #: When the strategy decided, in seconds since the epoch.
+        self.created = intent.created_at.timestamp()
         #: The proof of the claim; it exists here and in the ledger only.
         self.token = token
         #: Seconds on CLOCK_BOOTTIME.

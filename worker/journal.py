@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from contracts import ExecutionIntent, ExecutionResponse, Outcome
@@ -40,8 +39,8 @@ class Journal:
 
     def launched(self, leaving: Sequence[Held], seconds: float) -> None:
         self._metrics.stage(Stage.LAUNCH, (seconds,))
-        now = self._clock.now()
-        self._metrics.queue_wait([_age(one.intent.created_at, now) for one in leaving])
+        now = self._clock.now().timestamp()
+        self._metrics.queue_wait([max(0.0, now - one.created) for one in leaving])
         for one in leaving:
             self._log.debug(Event.INTENT_LAUNCHED, intent_id=one.intent.intent_id, attempt=one.attempt)
 
@@ -50,7 +49,7 @@ class Journal:
 
     def settled(self, batch: Sequence[End], answers: Sequence[Settled], seconds: float) -> None:
         self._metrics.stage(Stage.SETTLE, (seconds,))
-        now = self._clock.now()
+        now = self._clock.now().timestamp()
         ages: list[float] = []
         for end, answer in zip(batch, answers, strict=True):
             if answer is Settled.STALE:
@@ -61,7 +60,7 @@ class Journal:
                     Event.INTENT_IN_DOUBT, intent_id=end.settlement.intent_id, reason=end.settlement.payload
                 )
             elif answer is Settled.SETTLED:
-                ages.append(_age(end.held.intent.created_at, now))
+                ages.append(max(0.0, now - end.held.created))
                 self._answered(end.response)
         self._metrics.end_to_end(ages)
 
@@ -109,7 +108,3 @@ class Journal:
         )
         if answered is not None:
             self._answered(answered)
-
-
-def _age(created: datetime, now: datetime) -> float:
-    return max(0.0, (now - created).total_seconds())

@@ -42,7 +42,8 @@ class DemoFailed(Exception):
 class _Asked(NamedTuple):
     company: Company
     intent: ExecutionIntent
-    at: float
+    #: When it was enqueued, in milliseconds of Redis's clock.
+    at: int
 
 
 class Desk:
@@ -81,8 +82,8 @@ class Desk:
             created_at=self.clock.now(),
             strategy="demo",
         )
-        self._asked[intent.intent_id] = _Asked(company, intent, self.clock.boottime())
-        self.producer.enqueue(intent)
+        entry_id = self.producer.enqueue(intent)
+        self._asked[intent.intent_id] = _Asked(company, intent, _milliseconds(entry_id))
         return intent
 
     def wait_for_answers(self, *intents: ExecutionIntent) -> None:
@@ -110,10 +111,11 @@ class Desk:
     def read(self, seconds: float) -> None:
         """Show what has come, and what comes within so many seconds."""
         try:
-            found = read_after(self._client, self._positions, seconds)
+            # A read that had to wait brings one stream; what was published with it on the other comes at once.
+            found = self._read(seconds)
+            found += self._read(0) if found else []
             for stream, (position, fields) in sorted(found, key=_order):
-                self._positions[stream] = position
-                self._take(stream, fields[b"body"])
+                self._take(stream, position, fields[b"body"])
         except (redis.RedisError, ContractError) as error:
             raise DemoFailed(f"the streams cannot be read: {error}") from error
 
@@ -147,7 +149,12 @@ class Desk:
             for event in self.events
         )
 
-    def _take(self, stream: str, body: bytes) -> None:
+    def _read(self, seconds: float) -> list[tuple[str, StreamEntry]]:
+        found = read_after(self._client, self._positions, seconds)
+        self._positions |= {stream: position for stream, (position, _) in found}
+        return found
+
+    def _take(self, stream: str, position: str, body: bytes) -> None:
         if stream == self.producer.keys.failsafe:
             self.events.append(event := load_event(body))
             self.screen.event(event)
@@ -155,7 +162,7 @@ class Desk:
         response = load_response(body)
         self.answers[response.intent_id] = response
         if asked := self._asked.get(response.intent_id):
-            seconds = self.clock.boottime() - asked.at
+            seconds = (_milliseconds(position) - asked.at) / 1000
             self.screen.answer(asked.company, asked.intent, response, seconds)
 
     def _poll(self, done: Callable[[], bool], what: str) -> None:
@@ -171,4 +178,8 @@ def _order(found: tuple[str, StreamEntry]) -> tuple[int, int]:
     position, fields = found[1]
     kind = fields.get(b"type", b"").decode()
     rank = 1 if not kind else 0 if kind == FailsafeType.DOUBT_RESOLVED else 2
-    return int(position.partition("-")[0]), rank
+    return _milliseconds(position), rank
+
+
+def _milliseconds(entry_id: str) -> int:
+    return int(entry_id.partition("-")[0])

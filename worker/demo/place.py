@@ -139,10 +139,11 @@ class Place:
         return "\n".join(lines[-5:])
 
     def write_environment(self) -> Path:
-        """A file for a shell to read, so that every verb of `worker` there speaks to this demo."""
+        """A file for a shell to read, so that `worker` there is this one, and every verb speaks to this demo."""
         path = self.folder / "env"
         lines = (f"export {name}={shlex.quote(value)}\n" for name, value in self.settings.items())
-        path.write_text("".join(lines), "utf-8")
+        command = f'worker() {{ {shlex.quote(sys.executable)} -m worker "$@"; }}\n'
+        path.write_text("".join(lines) + command, "utf-8")
         return path
 
     def ended(self) -> bool:

@@ -8,6 +8,8 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import redis
+
 from worker.cli.context import FAILED, INTERRUPTED, UNAVAILABLE, note
 from worker.clock import SystemClock
 from worker.demo.acts import play_all
@@ -15,6 +17,7 @@ from worker.demo.desk import DemoFailed, Desk
 from worker.demo.interrupts import Interrupts
 from worker.demo.place import Place
 from worker.demo.screen import JsonScreen, Screen, TextScreen
+from worker.errors import Unavailable
 
 _NEVER = threading.Event()
 _OPENING = (
@@ -22,11 +25,6 @@ _OPENING = (
     "broker, and says truthfully what happened. Everything here is real but the broker, which is simulated: no account, no "
     "money, and nothing stays behind."
 )
-_NEXT = [
-    ("worker demo --keep", "leave it running, and try your own orders on it"),
-    ("make test", "in the project's folder: each of these promises is a test"),
-    ("docs/", "settings, metrics, decisions"),
-]
 
 
 def play(keep: bool, as_json: bool) -> int:
@@ -49,14 +47,14 @@ def play(keep: bool, as_json: bool) -> int:
 def _play(desk: Desk, keep: bool, began: float) -> int:
     try:
         pid = play_all(desk)
-    except DemoFailed as error:
+    except (DemoFailed, Unavailable, redis.RedisError) as error:
         note(f"demo: {error}. The end of the worker's log:\n{desk.place.last_words()}")
         return FAILED
     tally = desk.tally()
     desk.screen.summary(tally, desk.clock.boottime() - began)
     if keep:
         return _keep(desk, pid) or (0 if tally.is_true else FAILED)
-    desk.screen.commands("Next", _lines(_NEXT))
+    desk.screen.commands("Next", _to_do_next())
     return 0 if tally.is_true else FAILED
 
 
@@ -77,35 +75,39 @@ def _to_try(desk: Desk, pid: int) -> list[str]:
     place = desk.place
     return [
         f". {place.write_environment()}",
-        f"#  that sets EXECWORKER_REDIS_URL={place.url} and the route; then:",
+        f"# sets EXECWORKER_REDIS_URL={place.url} and the rest",
+        "worker submit --symbol 005930 --side BUY --quantity 3 --price 70400 --wait",
         *_lines(
-            [
-                ("worker submit --symbol 005930 --side BUY --quantity 3 --price 70400 --wait", ""),
-                ("worker status", "the route at a glance"),
-                ("worker watch", "all that it publishes, live"),
-                ("worker intent demo-01", "the whole story of one intent"),
-                ('worker halt --reason "a look around"', "stop all trading"),
-                ('worker resume --reason "seen enough"', "and go on"),
-                ("worker run", "one more worker"),
-                (f"kill -9 {pid}", "and the first one dies"),
-            ]
+            ("worker status", "the route at a glance"),
+            ("worker watch", "all that it publishes, live"),
+            ("worker intent demo-20", "the whole story of one intent"),
+            ('worker halt --reason "a look around"', "stop all trading"),
+            ('worker resume --reason "seen enough"', "and go on"),
+            ("worker run", "one more worker"),
+            (f"kill -9 {pid}", "and the first one dies"),
+            ('worker guard reset --reason "mended"', "after the guard has tripped"),
         ),
-        "#  the broker goes wrong, is mended, and what it holds:",
+        "# the broker goes wrong, is mended, and what it holds:",
         f"echo '{{\"fail_rate\": 1}}' > {place.faults}",
         f"echo '{{}}' > {place.faults}",
-        *_lines([('worker guard reset --reason "mended"', "")]),
         f"cat {place.book}",
     ]
 
 
-# `worker` as it can be typed: the command beside this Python may not be on PATH.
-def _lines(rows: list[tuple[str, str]]) -> list[str]:
-    name = _command()
-    typed = [(command.replace("worker ", f"{name} ", 1), text) for command, text in rows]
-    width = max(len(command) for command, text in typed if text or len(typed) == 1)
-    return [f"{command:<{width}}  {text and '# ' + text}".rstrip() for command, text in typed]
+def _to_do_next() -> list[str]:
+    return _lines(
+        (f"{_command()} demo --keep", "it goes on running: try your own orders"),
+        ("make test", "each of these promises is a test"),
+        ("docs/", "settings, metrics, decisions"),
+    )
 
 
+def _lines(*rows: tuple[str, str]) -> list[str]:
+    width = max(len(command) for command, _ in rows)
+    return [f"{command:<{width}}  # {text}" for command, text in rows]
+
+
+# As it can be typed here: the command beside this Python may not be on PATH.
 def _command() -> str:
     beside = Path(sys.executable).with_name("worker")
     found = shutil.which("worker")

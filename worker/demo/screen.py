@@ -37,7 +37,7 @@ class Screen(Protocol):
     def answer(
         self, company: Company, intent: ExecutionIntent, response: ExecutionResponse, seconds: float
     ) -> None:
-        """An answer has come, so many seconds after its intent was enqueued."""
+        """An answer has come, so many seconds after its intent had come."""
 
     def event(self, event: FailsafeEvent) -> None:
         """The worker has announced something."""
@@ -107,11 +107,11 @@ class TextScreen:
         self._line()
         self._line(f"{number}  {title}", "bold")
         self._wrapped("", text)
-        self.pause(1.2)
+        self.pause(1.0)
 
     def say(self, text: str, **facts: object) -> None:
         self._wrapped("", text)
-        self.pause(0.8)
+        self.pause(0.5)
 
     def answers_follow(self) -> None:
         self._line(_HEADING, "dim")
@@ -196,7 +196,5 @@ def _event(event: FailsafeEvent) -> str:
             return f"{event.consecutive_failures} failures in a row: {event.message}"
         case FailsafeType.GUARD_RESET:
             return f"by {event.actor} ({event.reason}): {event.message}"
-        case FailsafeType.DOUBT_RESOLVED:
-            return f"{about}: {event.reason}"
         case _:
             return f"{about}: {event.message}" if about else event.message

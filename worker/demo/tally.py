@@ -100,8 +100,11 @@ class Tally:
             ("intents asked", str(len(self.asked))),
             ("answers", f"{len(self.answers)}: {outcomes}"),
             ("orders in the book", str(len(self.orders))),
-            ("doubles", str(self.doubles)),
-            ("doubts open", f"{self.doubts_open} ({opened} opened)"),
+            ("orders placed twice", str(self.doubles)),
+            (
+                "doubts open",
+                f"{self.doubts_open} ({opened} opened, {self.count(FailsafeType.DOUBT_RESOLVED)} resolved)",
+            ),
             ("guard", str(self.guard)),
             ("dead letters", f"{len(self.dead)}: {', '.join(self.dead) or 'none'}"),
         ]

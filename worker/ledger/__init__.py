@@ -161,8 +161,19 @@ class Ledger:
     def settle(self, ends: Sequence[Settlement], want: int = 0) -> tuple[list[Settled], list[Handed]]:
         """Close these intents, publish their answers and events, and take up to ``want`` lane heads in turn."""
         token = new_token()
-        answers, granted = self._call("settle", want, token, *chain.from_iterable(ends))
-        return [Settled(answer.decode()) for answer in answers], _handed(granted, token)
+        args = chain.from_iterable(
+            (
+                end.intent_id,
+                end.token,
+                end.attempt,
+                f"{end.verdict}:{end.outcome}:{end.effect}",
+                end.payload,
+                end.reference,
+            )
+            for end in ends
+        )
+        answers, granted = self._call("settle", want, token, *args)
+        return [_SETTLED[answer] for answer in answers], _handed(granted, token)
 
     def sweep(self, want: int) -> tuple[list[Handed], list[str]]:
         """Take what nobody works on any more or whose turn has come; and learn which intents fell in doubt."""
@@ -282,6 +293,9 @@ class _Unavailable:
 
 
 _UNAVAILABLE = _Unavailable()
+
+
+_SETTLED = {one.encode(): one for one in Settled}
 
 
 def _ms(seconds: float) -> int:

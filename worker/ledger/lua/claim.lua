@@ -54,7 +54,7 @@ local function enter(may_leave, id, token, fingerprint, symbol, entry, created, 
     'token', parked and '' or token, 'member', member, 'times', created .. ':' .. not_after, 'body', body,
     'worker', worker, 'flight', flight)
   if target ~= '' then redis.call('HSET', entry_key(id), 'target', target) end
-  open_until(parked and not_after or now_ms + lease_ms, id)
+  open_until(parked and not_after or lease_until, id)
   audit('claimed', id, body)
   if parked then return PARKED end
   if flight == '' then return GRANTED end

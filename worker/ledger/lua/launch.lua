@@ -43,7 +43,7 @@ local function launch(id, token, attempt)
     gates.rate_at = math.max(gates.rate_at, now_us) + interval_us
   end
   redis.call('HSET', entry_key(id), 'state', 'in_flight', 'flight', new_flight(gates, attempt))
-  open_until(now_ms + lease_ms, id)
+  open_until(lease_until, id)
   audit('launched', id, attempt)
   return {'launched', gates.sequence, not_after - now_ms}
 end

@@ -24,6 +24,8 @@ local ARGS = 8 -- where a script's own arguments begin
 local clock = redis.call('TIME')
 local now_us = clock[1] * 1000000 + clock[2]
 local now_ms = math.floor(now_us / 1000)
+-- As text once: a number that is passed to a command is printed anew each time.
+local lease_until = string.format('%.0f', now_ms + lease_ms)
 
 if incarnation ~= '' and redis.call('HGET', K.state, 'incarnation') ~= incarnation then
   return redis.error_reply('STATELOST this route has been forgotten or made anew since the caller registered')
@@ -123,7 +125,7 @@ local granted, want, grant_token = {}, 0, ''
 
 local function grant(id, body)
   redis.call('HSET', entry_key(id), 'state', 'claimed', 'token', grant_token, 'worker', worker)
-  open_until(now_ms + lease_ms, id)
+  open_until(lease_until, id)
   granted[#granted + 1] = {id, body}
 end
 

@@ -2,8 +2,8 @@
 --
 -- ARGV[ARGS]      want    how many parked lane heads the caller would take
 -- ARGV[ARGS + 1]  token   for those
--- then for each   id  token  attempt  verdict ('answer' | 'doubt')  outcome  effect ('success' | 'failure' | 'none')
---                 payload  reference
+-- then for each   id  token  attempt  how  payload  reference
+--   how: verdict ('answer' | 'doubt') ':' outcome ':' effect ('success' | 'failure' | 'none' | 'bug')
 --   'answer': outcome of the response, payload its JSON, reference what a cancel will need ('' for none)
 --   'doubt':  outcome is the safety code, payload the reason; effect 'bug' marks a fault of the adapter itself
 --
@@ -65,7 +65,14 @@ local function answer(e, outcome, effect, payload, reference)
   return 'settled'
 end
 
-local function settle(id, token, attempt, verdict, outcome, effect, payload, reference)
+local ways = {}
+local function way(how)
+  if not ways[how] then ways[how] = {string.match(how, '^(%a+):([%w_]+):(%a+)$')} end
+  return unpack(ways[how])
+end
+
+local function settle(id, token, attempt, how, payload, reference)
+  local verdict, outcome, effect = way(how)
   local e = load(id)
   if e.state == 'settled' and e.response == payload then return 'already' end
   if e.token ~= token or e.attempt ~= attempt then return stale(e, outcome, payload) end
@@ -74,9 +81,8 @@ local function settle(id, token, attempt, verdict, outcome, effect, payload, ref
 end
 
 local answers = {}
-for i = ARGS + 2, #ARGV, 8 do
-  answers[#answers + 1] = settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6],
-    ARGV[i + 7])
+for i = ARGS + 2, #ARGV, 6 do
+  answers[#answers + 1] = settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
 end
 if guard.changed then guard_save(K.state, guard) end
 grant_ready()
