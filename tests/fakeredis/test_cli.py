@@ -269,7 +269,7 @@ def test_halting_all_halts_every_route_that_anybody_knows(cli: Cli, client: Any)
         ("halt", "--reason", "x", "--actor", " "),
         ("halt", "--reason", "x", "--all", "--route", "default"),
         ("halt", "--reason", "x", "--route", "No/Route"),
-        ("doubt", "resolve", "intent-1", "--reason", "x"),
+        ("doubt", "resolve", "intent-1", "--not-placed"),
         ("doubt", "resolve", "intent-1", "--reason", "x", "--not-placed", "--accepted", "7"),
         ("dead", "drop", "1-1"),
         ("dead", "show", "first"),
@@ -353,7 +353,7 @@ def in_doubt(client: Any, make_intent: Callable[..., ExecutionIntent]) -> None:
     ledger.claim([entry])
     ledger.launch([("intent-1", "t", 1)])
     ledger.settle([Settlement("intent-1", "t", 1, "doubt", "FS042", "failure", "no answer")])
-    client.hset(KEYS.intent("intent-1"), mapping={"quiet_at": now - 1})
+    client.hset(KEYS.intent("intent-1"), mapping={"flight": f"1:1:0:{now - 9000}:{now - 1}"})
 
 
 @pytest.mark.usefixtures("in_doubt")
@@ -400,6 +400,22 @@ def test_a_doubt_is_ended_on_a_named_persons_word(cli: Cli, flags: tuple[str, ..
     assert documents(done)[0]["outcome"] == outcome
     assert cli("doubt", "list").stdout == "no doubts\n"
     assert cli("doubt", "resolve", "intent-1", *flags, "--reason", "again").exit_code == 1
+
+
+@pytest.mark.usefixtures("in_doubt")
+def test_asking_for_evidence_with_no_worker_alive_says_so_and_changes_nothing(cli: Cli, client: Any) -> None:
+    done = cli("doubt", "resolve", "intent-1", "--timeout", "0.1")
+
+    assert done.exit_code == 1 and "no worker of the route is alive" in done.stderr
+    assert client.zscore(KEYS.doubts, "intent-1") == 1
+    assert cli("doubt", "resolve", "intent-2").exit_code == 1
+
+
+@pytest.mark.usefixtures("in_doubt")
+def test_the_audit_names_the_person_who_decided(cli: Cli, client: Any) -> None:
+    cli("doubt", "resolve", "intent-1", "--not-placed", "--reason", "seen", "--actor", "hong@desk")
+
+    assert trail(client, "intent-1")[-1][:2] == ("settled", "hong@desk")
 
 
 # --- Dead letters -----------------------------------------------------------------------------------------

@@ -146,6 +146,8 @@ class _Luck:
         self._base = options.model_dump(include=set(SimulatedFaults.model_fields))
         self._random = random.Random(options.seed)
         self._file = options.faults
+        # Until one thread has read the file, none may go on with the faults of before.
+        self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
         self._today = SimulatedFaults(**self._base)
         try:
@@ -155,10 +157,11 @@ class _Luck:
 
     def today(self) -> SimulatedFaults:
         if self._file is not None:
-            try:
-                self._read_if_changed()
-            except (OSError, ValueError) as error:
-                _log.warning("simulated_faults_unreadable %s", _faults_fault(self._file, error))
+            with self._lock:
+                try:
+                    self._read_if_changed()
+                except (OSError, ValueError) as error:
+                    _log.warning("simulated_faults_unreadable %s", _faults_fault(self._file, error))
         return self._today
 
     def draw(self, rate: float) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contracts import load_response
+from contracts import ExecutionResponse, load_response
 from worker.cli.context import (
     ActorOption,
     JsonOption,
@@ -42,6 +42,7 @@ _Approve = Annotated[bool, typer.Option("--approve", help="Needed to leave LOCKD
 _Accepted = Annotated[
     str | None, typer.Option("--accepted", metavar="ORDER_ID", help="The broker holds it, under this number.")
 ]
+_Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for evidence.")]
 _NotPlaced = Annotated[bool, typer.Option("--not-placed", help="The broker does not hold it.")]
 
 
@@ -258,21 +259,47 @@ def _doubt_row(one: Doubt) -> tuple[object, ...]:
     return one.intent_id, order, f"{one.age:.0f} s", one.looks, "yes" if one.escalated else "no", one.worker
 
 
+def _ask_now(control: Control, intent_id: str, timeout: float) -> ExecutionResponse:
+    """Let a worker ask the broker, and wait for what the evidence says."""
+    control.look_now(intent_id)
+    for _ in range(max(1, round(timeout / 0.1))):
+        if (response := control.answer(intent_id)) is not None:
+            return response
+        _NEVER.wait(0.1)
+    if not control.status().workers:
+        raise Refused("no worker of the route is alive to ask the broker: start one (worker run)")
+    raise Refused(
+        f"the broker has given no proof yet; the worker goes on asking. Look at the broker's own list, then decide: "
+        f"worker doubt resolve {intent_id} --accepted ORDER_ID | --not-placed, with --reason"
+    )
+
+
 @doubt.command("resolve")
 def doubt_resolve(
     ctx: typer.Context,
     intent_id: _IntentId,
-    reason: ReasonOption,
     accepted: _Accepted = None,
     not_placed: _NotPlaced = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; needed to decide by hand.")] = None,
     route: RouteOption = None,
     actor: ActorOption = None,
+    timeout: _Timeout = 10.0,
     as_json: JsonOption = False,
 ) -> None:
-    """End a doubt on your word, after looking at the broker's own list."""
-    if bool(accepted) is not_placed:
+    """End a doubt: by evidence, asking the broker now; or by hand, on your word.
+
+    By hand needs --reason and one of --accepted ORDER_ID and --not-placed, after looking at the broker's own list.
+    """
+    if accepted and not_placed:
         raise typer.BadParameter("give one of --accepted ORDER_ID and --not-placed")
-    desk, who, why = surroundings(ctx), actor_name(actor), reason_text(reason)
+    desk = surroundings(ctx)
+    if not accepted and not not_placed:
+        response = _ask_now(desk.control(desk.route(route)), intent_id, timeout)
+        show(response.model_dump(mode="json", exclude_none=True), response_line(response), as_json)
+        return
+    if reason is None:
+        raise typer.BadParameter("a decision by hand needs --reason")
+    who, why = actor_name(actor), reason_text(reason)
     response = desk.control(desk.route(route)).resolve_by_hand(
         intent_id, broker_order_id=accepted, not_placed=not_placed, actor=who, reason=why
     )

@@ -80,7 +80,7 @@ def resets(desk: Desk) -> None:
     desk.screen.act(
         4,
         "A named person resets the guard",
-        f"As `worker guard reset --reason …` does. Here it is done in the name of {who}, and the audit trail keeps it.",
+        f"The same as `worker guard reset --reason …`, here in the name of {who}. The audit trail keeps who and why.",
     )
     desk.control.reset_guard(who, "demo: the broker is well again")
     desk.wait_for_event(FailsafeType.GUARD_RESET)
@@ -121,7 +121,7 @@ def survives(desk: Desk, pid: int) -> int:
         6,
         "The worker dies (kill -9)",
         "Eight intents, a slow broker, and the worker is killed in the middle. Nobody tells its successor what had left: "
-        "it waits until the dead one's leases end (3 s here), resolves what was on its way, and places the rest.",
+        "it waits until the dead one's leases of 3 seconds end, resolves what was on its way, and places the rest.",
     )
     desk.place.set_faults(latency=0.5)
     desk.screen.answers_follow()

@@ -22,7 +22,7 @@ from worker.errors import Unavailable
 _NEVER = threading.Event()
 _OPENING = (
     "This is an order-execution worker. Trading strategies put intents on a Redis queue; it places each order once at a "
-    "broker, and says truthfully what happened. Everything here is real but the broker, which is simulated: no account, no "
+    "broker, and says truthfully what happened, also when it does not know. Everything here is real but the broker, which is simulated: no account, no "
     "money, and nothing stays behind."
 )
 
@@ -48,7 +48,7 @@ def _play(desk: Desk, keep: bool, began: float) -> int:
     try:
         pid = play_all(desk)
     except (DemoFailed, Unavailable, redis.RedisError) as error:
-        note(f"demo: {error}. The end of the worker's log:\n{desk.place.last_words()}")
+        note(f"demo: {str(error).rstrip('.')}. The end of the worker's log:\n{desk.place.last_words()}")
         return FAILED
     tally = desk.tally()
     desk.screen.summary(tally, desk.clock.boottime() - began)

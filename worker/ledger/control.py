@@ -103,15 +103,19 @@ class Control:
     def __init__(self, client: redis.Redis, route: str) -> None:
         self._client: Any = client
         self._keys = RouteKeys(route)
-        self._ledger = Ledger(client, route, "operator", LedgerRules(), SystemClock())
+        self._ledger = self._as("operator")
+
+    def _as(self, actor: str) -> Ledger:
+        """The ledger in the name of a person, so that the audit shows who it was."""
+        return Ledger(self._client, self._keys.route, actor, LedgerRules(), SystemClock())
 
     def halt(self, actor: str, reason: str) -> bool:
         """Stop all launches of the route, on every worker. False: it was halted already."""
-        return self._ledger.command("halt", actor, reason)[0] == "done"
+        return self._as(actor).command("halt", actor, reason)[0] == "done"
 
     def resume(self, actor: str, reason: str) -> bool:
         """Allow launches again. False: it was not halted."""
-        return self._ledger.command("resume", actor, reason)[0] == "done"
+        return self._as(actor).command("resume", actor, reason)[0] == "done"
 
     def reset_guard(self, actor: str, reason: str, approve: bool = False) -> GuardState:
         """
@@ -120,7 +124,7 @@ class Control:
         Raises:
             Refused: there is nothing to reset, or it needs ``approve``.
         """
-        how, detail = self._ledger.command("approve" if approve else "reset", actor, reason)
+        how, detail = self._as(actor).command("approve" if approve else "reset", actor, reason)
         if how == "refused":
             raise Refused(_REFUSALS.get(detail, detail))
         return GuardState(detail)
@@ -141,6 +145,7 @@ class Control:
             pipe.xpending(k.intents, GROUP)
             pipe.zrange(k.open, 0, 0)
             pipe.zrange(k.doubts, 0, 255)
+            pipe.xlen(k.intents)
             rows = pipe.execute(raise_on_error=False)
             for row in rows[:7]:
                 if isinstance(row, Exception):
@@ -150,7 +155,9 @@ class Control:
     def _status(self, rows: list[Any]) -> RouteStatus:
         state = {key.decode(): value.decode() for key, value in rows[0].items()}
         now = rows[5][0] + rows[5][1] / 1e6
-        lag, pending = _lag(rows[7]), _pending(rows[8])
+        # Without a group nobody has taken anything yet.
+        has_group = isinstance(rows[7], list) and bool(rows[7])
+        lag, pending = (_lag(rows[7]) if has_group else int(rows[11])), _pending(rows[8])
         waiting = self._oldest_waiting(rows[7], rows[8])
         held = self._held_states(1000)
         failures = state.get("guard_failures", "")
@@ -251,6 +258,24 @@ class Control:
                     found.append(_doubt(member.decode(), row, float(seconds)))
         return sorted(found, key=lambda one: one.since)
 
+    def look_now(self, intent_id: str) -> None:
+        """
+        Let the workers ask the broker about a doubt now, instead of when its pause is over.
+
+        Raises:
+            Refused: it is not in doubt.
+        """
+        with _unavailable():
+            if self._client.zscore(self._keys.doubts, intent_id) is None:
+                raise Refused(f"{intent_id} is not in doubt; its story: worker intent {intent_id}")
+            self._client.zadd(self._keys.doubts, {intent_id: 1}, xx=True)
+
+    def answer(self, intent_id: str) -> ExecutionResponse | None:
+        """The one answer to an intent, if it has one."""
+        with _unavailable():
+            body = self._client.hget(self._keys.intent(intent_id), "response")
+        return load_response(body) if body else None
+
     def resolve_by_hand(
         self, intent_id: str, *, broker_order_id: str | None, not_placed: bool, actor: str, reason: str
     ) -> ExecutionResponse:
@@ -278,7 +303,7 @@ class Control:
             )
         response = self._by_hand(doubt, broker_order_id, reason)
         words = f"by hand: {reason}"
-        done = self._ledger.resolve(
+        done = self._as(actor).resolve(
             doubt, outcome=response.outcome, payload=dump(response), reference="", actor=actor, reason=words
         )
         if not done:
