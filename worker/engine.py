@@ -8,15 +8,14 @@ The flow of one intent on one route, from a delivery to its end, in batches of w
                 bury                 │         └── barred ─────────────────▶│
             (dead letters)           └─────────── the lane's next ◀─────────┘
 
-What can leave at once is launched together with its claim. One thread calls ``turn``; others only hand things in,
-read as far as they need no Redis. Every step keeps what it works on until Redis has confirmed it, so after an outage
-the same call is made again.
+What can leave at once is launched together with its claim. The front half (to the sender) and the settler's half
+(from ``ended`` on) each belong to one thread; others only hand things in. Every step keeps what it works on until
+Redis has confirmed it, so after an outage the same call is made again.
 """
 
 from __future__ import annotations
 
 import heapq
-import random
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
@@ -24,33 +23,22 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count, islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-from contracts import (
-    Code,
-    ContractError,
-    ExecutionIntent,
-    ExecutionResponse,
-    IntentType,
-    Outcome,
-    dump,
-    load_intent,
-)
-from contracts.wire import readable_intent_id
+from contracts import Code, ExecutionIntent, ExecutionResponse, IntentType, Outcome, dump, load_intent
 from worker import answers
-from worker.brokers.base import AdapterFault, BrokerEngine
+from worker.brokers.base import BrokerEngine
 from worker.brokers.noop import NoopBroker
 from worker.cancels import decide_cancel
 from worker.clock import Clock
-from worker.hand import Answered, Ended, Held, InDoubt, Unsent
+from worker.hand import Ended, Hands, Held
 from worker.intake import Delivery
 from worker.journal import Journal
-from worker.ledger import Ledger, new_token
+from worker.ledger import Ledger
 from worker.ledger.records import (
     Barred,
     Buried,
     Conflict,
-    Entry,
     Gate,
     Granted,
     Handed,
@@ -58,28 +46,14 @@ from worker.ledger.records import (
     Later,
     Launched,
     Parked,
-    Settled,
-    Settlement,
     Stale,
 )
+from worker.reading import ORDERS, Burial, Candidate, Reader
+from worker.settler import BATCH, Acks, Settler
 from worker.transport import padded
 
-#: Intents that one call to the ledger takes at most.
-BATCH = 64
-#: An entry handed over this often without ever reaching the ledger ends the process that reads it.
-POISON_COUNT = 25
-#: The year 2100, in milliseconds.
-NEVER = 4_102_444_800_000
 #: Parked intents whose parsed form is kept, so that their turn costs no second parse.
 KEPT_MAX = 4096
-
-
-class Acks(Protocol):
-    """The queue's side: what is done with, and what must come back."""
-
-    def ack(self, deliveries: Iterable[Delivery]) -> None: ...
-
-    def release(self, deliveries: Iterable[Delivery]) -> None: ...
 
 
 class Outbox(Protocol):
@@ -108,37 +82,12 @@ class EngineRules:
     default_venue: str | None = None
 
 
-@dataclass(slots=True)
-class Candidate:
-    """A delivery that was read, on its way to its claim."""
-
-    delivery: Delivery
-    held: Held
-    entry: Entry
-
-
-@dataclass(slots=True)
-class Burial:
-    """A delivery on its way to the dead-letter stream."""
-
-    delivery: Delivery
-    reason: Literal["invalid", "conflict", "poison"]
-    error: str
-    intent_id: str = ""
-    response: ExecutionResponse | None = None
-
-
-@dataclass(slots=True)
-class End:
-    """An intent on its way to its settlement."""
-
-    held: Held
-    settlement: Settlement
-    response: ExecutionResponse | None
-
-
 class Engine:
-    """One route's engine. ``turn`` raises ``Unavailable`` and ``StateLost`` as the ledger does, and may be called again."""
+    """
+    One route's engine. ``turn`` raises ``Unavailable`` and ``StateLost`` as the ledger does, and may be called again.
+
+    A worker gives the two halves of a turn a thread each: ``front``, and the settler's.
+    """
 
     def __init__(
         self,
@@ -158,22 +107,33 @@ class Engine:
         self._wake_up = threading.Event()
         self.orders: Outbox
         self.cancels: Outbox
+        self.hands = Hands()
+        self.settler = Settler(
+            ledger,
+            self.hands,
+            acks,
+            journal,
+            clock,
+            count_rejected=rules.count_rejected,
+            not_sent_retries=rules.not_sent_retries,
+            returned=self._take_back,
+            hand=self.hand,
+            room=self.room,
+        )
+        self._reader = Reader(rules.route, rules.max_age, clock)
 
         # Filled by other threads; deque.append is atomic.
         self._arrived: deque[Candidate | Burial] = deque()
         self._handed: deque[Handed] = deque()
-        self._ended: deque[Ended] = deque()
-        # The engine's own.
+        self._returned: deque[tuple[Held, float]] = deque()
+        # The front's own.
         self._candidates: list[Candidate] = []
         self._burials: deque[Burial] = deque()
         self._ready: deque[Held] = deque()
         self._cancels: deque[Held] = deque()
         self._delayed: list[tuple[float, int, Held]] = []
-        self._ends: deque[End] = deque()
-        self._held: dict[str, Held] = {}
         self._kept: OrderedDict[str, tuple[bytes, ExecutionIntent]] = OrderedDict()
         self._count = count()
-        self._secret = new_token() + "."
         self._draining = False
         self._low_water = max(BATCH, rules.concurrency)
 
@@ -181,20 +141,22 @@ class Engine:
 
     def deliver(self, delivery: Delivery) -> None:
         """Take one delivery from the queue, and read it."""
-        self._arrived.append(self._read(delivery))
-        if not self._wake_up.is_set():
-            self._wake_up.set()
+        self._journal.received(delivery)
+        self._arrived.append(self._reader.read(delivery))
+        self.wake()
 
     def hand(self, handed: Iterable[Handed]) -> None:
         """Take intents that the ledger has handed to this worker."""
         self._handed.extend(handed)
-        self._wake_up.set()
+        self.wake()
 
     def ended(self, ended: Sequence[Ended]) -> None:
         """Take orders back from the sender."""
-        self._ended.extend(ended)
-        if not self._wake_up.is_set():
-            self._wake_up.set()
+        self.settler.ended(ended)
+
+    def _take_back(self, held: Held, seconds: float) -> None:
+        self._returned.append((held, seconds))
+        self.wake()
 
     def wants_more(self) -> bool:
         """Whether the intake should go on reading intents."""
@@ -206,36 +168,35 @@ class Engine:
             return 0
         return max(0, self._low_water - len(self._ready) - len(self._handed))
 
-    def held(self, now: float, silent_after: float) -> list[tuple[str, str]]:
-        """
-        What is worked on, as (intent_id, token): the leases to renew. An order that the broker's side has not
-        come back from ``silent_after`` seconds past its deadline is left out, so that its doubt is announced.
-        """
-        return [
-            (one.intent.intent_id, one.token)
-            for one in list(self._held.values())
-            if not (one.in_flight and now > one.send_before + silent_after)
-        ]
+    def wake(self) -> None:
+        """End a wait."""
+        if not self._wake_up.is_set():
+            self._wake_up.set()
 
-    # The engine's thread.
+    def is_empty(self) -> bool:
+        """Nothing is in hand."""
+        on_the_way = self._arrived or self._candidates or self._burials or self._handed or self._returned
+        return self.hands.is_empty() and self.settler.is_empty() and not on_the_way
+
+    def has_to_settle(self) -> bool:
+        """Whether it holds evidence that the ledger does not have yet, or soon will."""
+        return not self.settler.is_empty() or self.hands.any_in_flight()
+
+    # The engine's threads.
 
     def turn(self) -> bool:
-        """Do once what is ready. True: something was done, and there may be more at once."""
-        self._collect()
-        done = self._settle()
-        done |= self._bury()
+        """Do once what is ready, in one thread. True: something was done, and there may be more at once."""
+        done = self.settler.turn()
+        return self.front() or done
+
+    def front(self) -> bool:
+        """Claim, launch and send what is ready. True: something was done, and there may be more at once."""
+        self._take_in()
+        done = self._bury()
         done |= self._claim()
         done |= self._cancel()
         done |= self._launch()
         return done
-
-    def wake(self) -> None:
-        """End a wait."""
-        self._wake_up.set()
-
-    def has_to_settle(self) -> bool:
-        """Whether it holds evidence that the ledger does not have yet."""
-        return bool(self._ended or self._ends or any(one.in_flight for one in list(self._held.values())))
 
     def wait(self, seconds: float) -> None:
         """Wait until something comes in, or a delay is over."""
@@ -246,142 +207,62 @@ class Engine:
 
     def drain(self) -> None:
         """Take no more: give back what was not launched. What is in flight still has to be settled."""
-        self._draining = True
+        self._draining = self.settler.is_leaving = True
         idle = [*self._ready, *(one for _, _, one in self._delayed), *self._cancels]
         never_launched = [one for one in idle if not one.in_flight]
-        deliveries = [one.delivery for one in (*self._arrived, *self._candidates)]
         if never_launched:
             self._ledger.release([(one.intent.intent_id, one.token) for one in never_launched])
-        self._arrived.clear()
-        self._candidates.clear()
-        self._ready.clear()
-        self._cancels.clear()
-        self._delayed.clear()
-        for one in never_launched:
-            deliveries += self._forget(one)
-        for one in idle:
-            if one.in_flight:
-                self._give_up(one, "the worker is leaving and the order had not left")
+        deliveries = [one.delivery for one in (*self._arrived, *self._candidates)]
+        for held in never_launched:
+            deliveries += self.hands.forget(held)
+        for held in idle:
+            if held.in_flight:
+                self._give_up(held)
+        for waiting in (self._arrived, self._candidates, self._ready, self._cancels, self._delayed):
+            waiting.clear()
         self._acks.release(deliveries)
 
-    def is_empty(self) -> bool:
-        """Nothing is in hand."""
-        return not (self._held or self._arrived or self._ended or self._ends or self._burials or self._handed)
+    def _give_up(self, held: Held) -> None:
+        """It was launched, provably did not leave, and will not be tried again here."""
+        held.in_flight = False
+        response = answers.refusal(
+            held.intent.intent_id,
+            Outcome.NOT_SENT,
+            Code.BROKER_UNREACHABLE,
+            "it could not be sent, and the worker is leaving",
+            route=self._rules.route,
+            now=self._clock.now(),
+            attempts=held.attempt,
+        )
+        self.settler.answer(held, response, effect="none")
 
-    # 1. What came back from the broker.
+    # 1. What comes back, or is handed over.
 
-    def _collect(self) -> None:
-        seconds: list[float] = []
-        while self._ended:
-            one = self._ended.popleft()
-            one.held.in_flight = False
-            if not isinstance(one, Unsent):
-                seconds.append(one.seconds)
-            match one:
-                case Answered(held, response) if response.outcome is Outcome.NOT_SENT:
-                    self._not_sent(held, response)
-                case Answered(held, response):
-                    self._end(held, response)
-                case InDoubt(held, error):
-                    self._end_in_doubt(held, error)
-                case Unsent(held):
-                    held.in_flight = True  # in the ledger's eyes: only this token may launch it again
-                    (self._cancels if held.target else self._ready).appendleft(held)
-        if seconds:
-            self._journal.submitted(seconds)
+    def _take_in(self) -> None:
+        while self._returned:
+            held, seconds = self._returned.popleft()
+            if self._draining:
+                self._give_up(held)
+            elif seconds > 0:
+                self._delay(held, seconds)
+            else:
+                self._line_of(held).appendleft(held)
         while self._handed:
             self._receive(self._handed.popleft())
         now = self._clock.boottime()
         while self._delayed and self._delayed[0][0] <= now:
             held = heapq.heappop(self._delayed)[2]
-            (self._cancels if held.intent.intent_type is IntentType.CANCEL else self._ready).appendleft(held)
+            self._line_of(held).appendleft(held)
 
-    def _not_sent(self, held: Held, response: ExecutionResponse) -> None:
-        self._journal.broker_failure(held, "not_sent", response.message)
-        if self._draining or held.retries >= self._rules.not_sent_retries:
-            self._end(held, response)
-            return
-        held.retries += 1
-        held.in_flight = True
-        self._delay(held, 0.05 * 2**held.retries * (0.5 + random.random()))
+    def _line_of(self, held: Held) -> deque[Held]:
+        return self._cancels if held.intent.intent_type is IntentType.CANCEL else self._ready
 
-    def _give_up(self, held: Held, why: str) -> None:
-        response = answers.refusal(
-            held.intent.intent_id,
-            Outcome.NOT_SENT,
-            Code.BROKER_UNREACHABLE,
-            why,
-            route=self._rules.route,
-            now=self._clock.now(),
-            attempts=held.attempt,
-        )
-        self._end(held, response, effect="none")
-
-    def _end(
-        self,
-        held: Held,
-        response: ExecutionResponse,
-        effect: Literal["success", "failure", "none"] | None = None,
-    ) -> None:
-        settlement = Settlement(
-            held.intent.intent_id,
-            held.token,
-            held.attempt,
-            "answer",
-            response.outcome,
-            effect or self._effect(held, response.outcome),
-            dump(response),
-            held.reference,
-        )
-        self._ends.append(End(held, settlement, response))
-
-    def _effect(self, held: Held, outcome: Outcome) -> Literal["success", "failure", "none"]:
-        if held.intent.intent_type is IntentType.CANCEL:
-            return "none"
-        if outcome is Outcome.ACCEPTED:
-            return "success"
-        if outcome is Outcome.NOT_SENT or (outcome is Outcome.REJECTED and self._rules.count_rejected):
-            return "failure"
-        return "none"
-
-    def _end_in_doubt(self, held: Held, error: Exception) -> None:
-        is_bug = isinstance(error, AdapterFault)
-        self._journal.broker_failure(
-            held, "bug" if is_bug else "in_doubt", str(error), error if is_bug else None
-        )
-        safety_code = getattr(error, "safety_code", None) or "FS042"
-        settlement = Settlement(
-            held.intent.intent_id,
-            held.token,
-            held.attempt,
-            "doubt",
-            safety_code,
-            "bug" if is_bug else "none",
-            str(error)[:500],
-        )
-        self._ends.append(End(held, settlement, None))
-
-    def _settle(self) -> bool:
-        if not self._ends:
-            return False
-        batch = list(islice(self._ends, BATCH))
-        started = self._clock.boottime()
-        settled, handed = self._ledger.settle([one.settlement for one in batch], self.room())
-        for _ in batch:
-            self._ends.popleft()
-        done: list[Delivery] = []
-        lost: list[Delivery] = []
-        for end, answer in zip(batch, settled, strict=True):
-            deliveries = self._forget(end.held)
-            # A doubt is the ledger's from here on. What is stale may be nobody's: it must come back.
-            (lost if answer is Settled.STALE else done).extend(deliveries)
-        self._acks.ack(done)
-        if lost:
-            self._acks.release(lost)
-        self._journal.settled(batch, settled, self._clock.boottime() - started)
-        for one in handed:
-            self._receive(one)
-        return True
+    def _receive(self, one: Handed) -> None:
+        kept = self._kept.pop(one.intent_id, None)
+        intent = kept[1] if kept and kept[0] == one.body else load_intent(one.body)
+        held = Held(intent, one.token, self._clock.boottime())
+        self.hands.take(held)
+        self._line_of(held).append(held)
 
     # 2. What came from the queue.
 
@@ -400,12 +281,12 @@ class Engine:
         for candidate, claim in zip(batch, claims, strict=True):
             match claim:
                 case Launched(_, send_before):
-                    candidate.held.deliveries.append(candidate.delivery)
-                    self._held[candidate.held.intent.intent_id] = candidate.held
+                    self.hands.take(candidate.held, candidate.delivery)
                     leaving.append(candidate.held.launched(send_before))
                 case Granted():
                     granted += 1
-                    self._hold(candidate.held, candidate.delivery)
+                    self.hands.take(candidate.held, candidate.delivery)
+                    self._line_of(candidate.held).append(candidate.held)
                 case Parked():
                     self._keep(candidate)
                     done.append(candidate.delivery)
@@ -442,80 +323,13 @@ class Engine:
             else:
                 self._candidates.append(one)
 
-    def _read(self, delivery: Delivery) -> Candidate | Burial:
-        self._journal.received(delivery)
-        if delivery.fault or delivery.count > POISON_COUNT:
-            return self._unreadable(delivery)
-        try:
-            intent = load_intent(delivery.body)
-        except ContractError as error:
-            return self._invalid(delivery, error)
-        held = Held(intent, self._new_token(), self._clock.boottime())
-        return Candidate(delivery, held, self._entry(held, delivery))
-
-    def _new_token(self) -> str:
-        # Unguessable for everybody else, and another one for each delivery.
-        return f"{self._secret}{next(self._count)}"
-
-    def _entry(self, held: Held, delivery: Delivery) -> Entry:
-        intent = held.intent
-        created = int(held.created * 1000)
-        max_age = int(self._rules.max_age * 1000)
-        entry = padded(delivery.entry) if delivery.entry else ""
-        # A CANCEL honours its own expires_at only: an old wish to be out is still a wish to be out.
-        not_after = NEVER if intent.intent_type is IntentType.CANCEL else created + max_age
-        if entry and intent.intent_type is not IntentType.CANCEL:
-            not_after = min(not_after, int(delivery.entry.partition("-")[0]) + max_age)
-        if intent.expires_at is not None:
-            not_after = min(not_after, int(intent.expires_at.timestamp() * 1000))
-        return Entry(
-            intent.intent_id,
-            held.token,
-            intent.fingerprint(),
-            intent.symbol if intent.intent_type in _ORDERS else "",
-            entry,
-            created,
-            not_after,
-            intent.target_intent_id or "",
-            delivery.body,
-        )
-
-    def _hold(self, held: Held, delivery: Delivery | None) -> None:
-        if delivery is not None:
-            held.deliveries.append(delivery)
-        self._held[held.intent.intent_id] = held
-        is_cancel = held.intent.intent_type is IntentType.CANCEL
-        (self._cancels if is_cancel else self._ready).append(held)
-
     def _keep(self, candidate: Candidate) -> None:
         intent = candidate.held.intent
         self._kept[intent.intent_id] = (candidate.delivery.body, intent)
         if len(self._kept) > KEPT_MAX:
             self._kept.popitem(last=False)
 
-    def _receive(self, one: Handed) -> None:
-        kept = self._kept.pop(one.intent_id, None)
-        intent = kept[1] if kept and kept[0] == one.body else load_intent(one.body)
-        held = Held(intent, one.token, self._clock.boottime())
-        self._hold(held, None)
-
-    def _forget(self, held: Held) -> list[Delivery]:
-        if self._held.get(held.intent.intent_id) is held:
-            del self._held[held.intent.intent_id]
-        deliveries, held.deliveries = held.deliveries, []
-        return deliveries
-
     # 3. What is no intent.
-
-    def _invalid(self, delivery: Delivery, error: ContractError) -> Burial:
-        response = answers.unreadable(error, route=self._rules.route, now=self._clock.now())
-        return Burial(delivery, "invalid", str(error), error.intent_id or "", response)
-
-    def _unreadable(self, delivery: Delivery) -> Burial:
-        if delivery.fault:
-            return self._invalid(delivery, ContractError([delivery.fault], readable_intent_id(delivery.body)))
-        error = f"handed over {delivery.count} times without reaching the ledger: it ends whoever reads it"
-        return Burial(delivery, "poison", error, readable_intent_id(delivery.body) or "")
 
     def _bury(self) -> bool:
         if not self._burials:
@@ -588,15 +402,15 @@ class Engine:
         return self._rules.halt_file is not None and self._rules.halt_file.exists()
 
     def _needs_launch(self, held: Held) -> bool:
-        return held.intent.intent_type in _ORDERS and not isinstance(self._broker, NoopBroker)
+        return held.intent.intent_type in ORDERS and not isinstance(self._broker, NoopBroker)
 
     def _answer_unlaunched(self, held: Held) -> None:
         """A NOOP, or a broker that sends nothing: the answer needs no launch, since nothing leaves."""
         if isinstance(self._broker, NoopBroker):
-            self._end(held, self._broker.submit_intent(held.intent))
+            self.settler.answer(held, self._broker.submit_intent(held.intent))
             return
         message = "a NOOP travels the whole path and sends nothing"
-        self._end(
+        self.settler.answer(
             held,
             answers.refusal(
                 held.intent.intent_id,
@@ -610,7 +424,7 @@ class Engine:
 
     def _bar(self, held: Held, bar: Barred) -> None:
         held.in_flight = False
-        self._end(
+        self.settler.answer(
             held,
             answers.barred(
                 held.intent.intent_id,
@@ -623,7 +437,7 @@ class Engine:
 
     def _lose(self, held: Held) -> None:
         self._journal.lease_lost(held)
-        self._acks.release(self._forget(held))
+        self._acks.release(self.hands.forget(held))
 
     def _delay(self, held: Held, seconds: float) -> None:
         heapq.heappush(self._delayed, (self._clock.boottime() + seconds, next(self._count), held))
@@ -636,26 +450,23 @@ class Engine:
         held = self._cancels[0]
         if isinstance(self._broker, NoopBroker):
             self._cancels.popleft()
-            self._end(held, self._broker.submit_intent(held.intent))
+            self.settler.answer(held, self._broker.submit_intent(held.intent))
             return True
         step = decide_cancel(self._ledger, held, self._rules.route, self._rules.default_venue, self._clock)
         self._cancels.popleft()
         match step:
             case ExecutionResponse():
                 held.in_flight = False
-                self._end(held, step)
+                self.settler.answer(held, step)
             case "launched":
                 self.cancels.send([held])
             case "waiting":
-                self._acks.ack(self._forget(held))
+                self._acks.ack(self.hands.forget(held))
             case "again":
                 self._delay(held, 0.25)
             case "stale":
                 self._lose(held)
         return True
-
-
-_ORDERS: frozenset[IntentType] = frozenset({IntentType.MARKET, IntentType.LIMIT})
 
 
 def _conflict(candidate: Candidate) -> Burial:

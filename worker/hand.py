@@ -57,6 +57,42 @@ class Held:
         return self
 
 
+class Hands:
+    """All that one worker holds of one route. Each change is one dict operation, so any thread may make it."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
+
+    def take(self, held: Held, delivery: Delivery | None = None) -> None:
+        if delivery is not None:
+            held.deliveries.append(delivery)
+        self._held[held.intent.intent_id] = held
+
+    def forget(self, held: Held) -> list[Delivery]:
+        """It is no longer ours to work on. Returns what is to be acknowledged or released."""
+        if self._held.get(held.intent.intent_id) is held:
+            del self._held[held.intent.intent_id]
+        deliveries, held.deliveries = held.deliveries, []
+        return deliveries
+
+    def is_empty(self) -> bool:
+        return not self._held
+
+    def any_in_flight(self) -> bool:
+        return any(one.in_flight for one in list(self._held.values()))
+
+    def leases(self, now: float, silent_after: float) -> list[tuple[str, str]]:
+        """
+        What is worked on, as (intent_id, token): the leases to renew. An order that has not come back from the
+        broker's side ``silent_after`` seconds past its deadline is left out, so that its doubt is announced.
+        """
+        return [
+            (one.intent.intent_id, one.token)
+            for one in list(self._held.values())
+            if not (one.in_flight and now > one.send_before + silent_after)
+        ]
+
+
 class Answered(NamedTuple):
     """It ended with an answer."""
 

@@ -14,7 +14,8 @@ from worker.logs import Event, Logger
 from worker.metrics import DeadReason, FailureReason, RedeliveryReason, RouteMetrics, Stage, StaleOperation
 
 if TYPE_CHECKING:
-    from worker.engine import Burial, End
+    from worker.reading import Burial
+    from worker.settler import End
 
 
 class Journal:

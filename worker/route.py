@@ -79,8 +79,9 @@ class Route:
         self._leave = threading.Event()
         self._stop_intake = threading.Event()
         self._stop_sides = threading.Event()
+        self._engine_ended = threading.Event()
         self._ready = threading.Event()
-        self.beat = clock.boottime()
+        self._beats = {"engine": clock.boottime(), "settler": clock.boottime()}
         self._threads: dict[str, threading.Thread] = {}
 
     def _build_engine(self, settings: Settings, connect: Connect, port: Callable[[], int]) -> None:
@@ -152,6 +153,11 @@ class Route:
         return is_live and not self.settings.allow_weak_durability
 
     @property
+    def beat(self) -> float:
+        """When the slower of the engine's loops last turned, on CLOCK_BOOTTIME."""
+        return min(self._beats.values())
+
+    @property
     def in_flight(self) -> int:
         return self._orders.in_flight + self._cancels.in_flight
 
@@ -159,6 +165,7 @@ class Route:
         """Start the threads. They wait for Redis, however long it takes."""
         for name, target in (
             ("engine", self._run_engine),
+            ("settler", self._run_settler),
             ("intake", self._run_intake),
             ("upkeep", self._run_upkeep),
             ("resolver", self._run_resolver),
@@ -180,11 +187,11 @@ class Route:
         """Wait for what is in flight to be settled, for at most so many seconds. False: something was left behind."""
         engine = self._threads["engine"]
         engine.join(seconds)
-        clean = not engine.is_alive()
+        clean = not engine.is_alive() and self.engine.is_empty()
         self._stop_sides.set()
         self._orders.stop()
         self._cancels.stop()
-        for name in ("intake", "upkeep", "resolver"):
+        for name in ("settler", "intake", "upkeep", "resolver"):
             self._threads[name].join(1.0)
         self._upkeep.leave()
         self.intake.close()
@@ -208,23 +215,39 @@ class Route:
             self._fail(error)
 
     def _run_engine(self) -> None:
-        tries = 0
         drained = False
-        while True:
-            self.beat = self._clock.boottime()
+
+        def turn() -> bool:
+            nonlocal drained
+            if not self.registered:
+                self._register()
+            if self._leave.is_set() and not drained:
+                self.engine.drain()
+                drained = True
+            return self.engine.front()
+
+        self._keep_turning("engine", turn, self.engine.wait, lambda: drained and self.engine.is_empty())
+        self._engine_ended.set()
+        self.engine.settler.wake()
+
+    def _run_settler(self) -> None:
+        settler = self.engine.settler
+        if self._wait_until_registered():
+            self._keep_turning("settler", settler.turn, settler.wait, lambda: self._engine_ended.is_set())
+
+    def _keep_turning(
+        self, name: str, turn: Callable[[], bool], wait: Callable[[float], None], is_done: Callable[[], bool]
+    ) -> None:
+        """Turn until it is done. While Redis is away, wait for it: the same calls are made again then."""
+        tries = 0
+        while not is_done():
+            self._beats[name] = self._clock.boottime()
             try:
-                if not self.registered:
-                    self._register()
-                if self._leave.is_set() and not drained:
-                    self.engine.drain()
-                    drained = True
-                busy = self.engine.turn()
+                busy = turn()
                 self._redis_answers()
                 tries = 0
-                if drained and self.engine.is_empty():
-                    return
                 if not busy:
-                    self.engine.wait(0.2)
+                    wait(0.2)
             except Unavailable as error:
                 self._redis_away(error)
                 if self._leave.is_set() and not self.engine.has_to_settle():
@@ -233,8 +256,10 @@ class Route:
                 tries = min(tries + 1, 10)
                 self._clock.wait(self._stop_sides, random.uniform(delay / 2, delay))
             except StateLost as error:
-                self._log.error(Event.STATE_LOST, reason=str(error))
+                if self.registered:
+                    self._log.error(Event.STATE_LOST, reason=str(error))
                 self.registered = False
+                self._clock.wait(self._stop_sides, 0.05)
 
     def _register(self) -> None:
         route = self.settings
@@ -257,7 +282,7 @@ class Route:
 
     def _wait_until_registered(self) -> bool:
         while not self._ready.wait(0.2):
-            self.intake.beat = self._clock.boottime()
+            self.intake.beat = self._beats["settler"] = self._clock.boottime()
             if self._leave.is_set():
                 return False
         return True

@@ -121,7 +121,7 @@ class Upkeep:
 
     def _renew(self) -> None:
         rules = self._ledger.rules
-        held = self._engine.held(self._clock.boottime(), rules.order_timeout + rules.lease)
+        held = self._engine.hands.leases(self._clock.boottime(), rules.order_timeout + rules.lease)
         for start in range(0, len(held), 256):
             self._ledger.renew(held[start : start + 256])
 

@@ -168,7 +168,7 @@ class Desk:
     def _poll(self, done: Callable[[], bool], what: str) -> None:
         until = self.clock.boottime() + PATIENCE
         while not done():
-            if self.place.ended():
+            if self.place.workers_ended():
                 raise DemoFailed("the worker has ended by itself")
             if self.clock.boottime() >= until:
                 raise DemoFailed(f"{what} did not come within {PATIENCE:g} s")

@@ -146,10 +146,13 @@ class Place:
         path.write_text("".join(lines) + command, "utf-8")
         return path
 
-    def ended(self) -> bool:
-        """Whether the Redis or all workers have ended by themselves."""
-        first, *workers = self._processes
-        return first.poll() is not None or all(one.poll() is not None for one in workers)
+    def redis_ended(self) -> bool:
+        """Whether the Redis has ended by itself."""
+        return self._processes[0].poll() is not None
+
+    def workers_ended(self) -> bool:
+        """Whether all workers have ended by themselves."""
+        return all(one.poll() is not None for one in self._processes[1:])
 
     def close(self) -> None:
         """End all processes, workers first, and remove the folder."""

@@ -22,8 +22,8 @@ from worker.errors import Unavailable
 _NEVER = threading.Event()
 _OPENING = (
     "This is an order-execution worker. Trading strategies put intents on a Redis queue; it places each order once at a "
-    "broker, and says truthfully what happened, also when it does not know. Everything here is real but the broker, which is simulated: no account, no "
-    "money, and nothing stays behind."
+    "broker, and says truthfully what happened, also when it does not know. Everything here is real but the broker, which "
+    "is simulated: no account, no money, and nothing stays behind."
 )
 
 
@@ -63,11 +63,11 @@ def _keep(desk: Desk, pid: int) -> int:
     desk.screen.commands("It goes on running. In another terminal, in this folder:", _to_try(desk, pid))
     desk.screen.say("Ctrl-C here ends everything and removes its folder.")
     try:
-        while not place.ended():
+        while not place.redis_ended():
             desk.clock.wait(_NEVER, 0.3)
     except KeyboardInterrupt:
         return 0
-    note("demo: its Redis or its last worker has ended, so the demo ends as well")
+    note("demo: its Redis has ended, so the demo ends as well")
     return UNAVAILABLE
 
 

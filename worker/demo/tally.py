@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,13 @@ def read_book(book: Path) -> list[tuple[str, str]]:
     """(intent_id, order number) of each order of the simulated broker's book."""
     if not book.exists():
         return []
-    rows = [json.loads(line) for line in book.read_text("utf-8").splitlines()]
-    return [(row["intent_id"], row["broker_order_id"]) for row in rows if "intent_id" in row]
+    found = []
+    for line in book.read_text("utf-8").splitlines():
+        with suppress(ValueError):  # a line that a worker died on is no order
+            row = json.loads(line)
+            if "intent_id" in row:
+                found.append((row["intent_id"], row["broker_order_id"]))
+    return found
 
 
 def _entries(client: redis.Redis, stream: str) -> list[dict[bytes, bytes]]:
