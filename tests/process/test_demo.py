@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ import psutil
 import pytest
 from rich.cells import cell_len
 
+from contracts import ExecutionResponse, GuardState, Outcome
 from worker.clock import SystemClock
 from worker.demo.interrupts import Interrupts
 from worker.demo.market import COMPANIES, limit_price, tick_size
 from worker.demo.place import Place
+from worker.demo.tally import Tally
 from worker.errors import Unavailable
 
 pytestmark = pytest.mark.process
@@ -216,6 +220,32 @@ def test_without_any_redis_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         Place(Interrupts(), SystemClock()).__enter__()
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_summary_does_not_call_true_what_is_not() -> None:
+    answer = ExecutionResponse(
+        intent_id="a",
+        accepted=True,
+        broker="simulated",
+        message="",
+        timestamp=datetime.now(UTC),
+        outcome=Outcome.ACCEPTED,
+        broker_order_id="1",
+    )
+    fine = Tally(("a",), (answer,), (), ("conflict",), (("a", "1"),), 0, GuardState.NORMAL)
+    lies = {
+        "has one answer": (replace(fine, answers=()), replace(fine, answers=(answer, answer))),
+        "placed twice": (replace(fine, orders=(("a", "1"), ("a", "2"))),),
+        "nothing else is": (replace(fine, orders=()), replace(fine, orders=(("a", "2"),))),
+        "no doubt is open": (replace(fine, doubts_open=1),),
+        "trading goes on": (replace(fine, guard=GuardState.FAIL),),
+        "dead letters": (replace(fine, dead=()), replace(fine, dead=("conflict", "poison"))),
+    }
+
+    for words, tallies in lies.items():
+        for tally in tallies:
+            assert [holds for claim, holds in tally.claims if words in claim] == [False]
+            assert not tally.is_true
 
 
 @pytest.mark.parametrize(

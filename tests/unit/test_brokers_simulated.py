@@ -128,6 +128,33 @@ def test_the_faults_file_replaces_only_what_it_names(tmp_path: Path) -> None:
     assert ends(adapter, 1) == ["Rejected"]
 
 
+def test_no_order_meets_the_old_faults_while_the_new_ones_are_being_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    control, reading, go_on = tmp_path / "faults.json", threading.Event(), threading.Event()
+    adapter = a_broker(faults=control)
+    control.write_text('{"reject_rate": 1}')
+    read_bytes = Path.read_bytes
+
+    def slowly(path: Path) -> bytes:
+        reading.set()
+        go_on.wait(5)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", slowly)
+    found: list[str] = []
+    orders = [threading.Thread(target=lambda: found.extend(ends(adapter, 1))) for _ in range(2)]
+    for order in orders:
+        order.start()
+        reading.wait(5)
+    orders[1].join(0.1)
+    go_on.set()
+    for order in orders:
+        order.join(5)
+
+    assert found == ["Rejected", "Rejected"]
+
+
 def test_a_faults_file_broken_while_it_runs_is_said_once_and_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -67,16 +67,10 @@ class Place:
         self.redis_name = ""
 
     def __enter__(self) -> Self:
-        with self._interrupts.held():
-            self.folder = Path(tempfile.mkdtemp(prefix="execworker-demo-"))
-            self._watchdog = subprocess.Popen(
-                [sys.executable, "-m", "worker.demo.watchdog", str(self.folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
         try:
+            with self._interrupts.held():
+                self.folder = Path(tempfile.mkdtemp(prefix="execworker-demo-"))
+                self._watchdog = _start_watchdog(self.folder)
             self.set_faults()
             self._start_redis()
         except BaseException:
@@ -165,9 +159,9 @@ class Place:
                     process.wait(_STOP_SECONDS)
                 process.kill()
                 self._reap(process)
-            shutil.rmtree(self.folder, ignore_errors=True)
             if self._watchdog is not None:
                 self._watchdog.communicate()
+                shutil.rmtree(self.folder, ignore_errors=True)
 
     # Redis.
 
@@ -202,7 +196,8 @@ class Place:
         try:
             while process.poll() is None and self._clock.boottime() < until:
                 try:
-                    found: Any = client.info("server")
+                    with self._interrupts.held():
+                        found: Any = client.info("server")
                 except redis.RedisError:
                     self._clock.wait(_NEVER, 0.02)
                     continue
@@ -251,6 +246,16 @@ class Place:
             with suppress(BrokenPipeError):
                 self._watchdog.stdin.write(b"%d\n" % number)
                 self._watchdog.stdin.flush()
+
+
+def _start_watchdog(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "worker.demo.watchdog", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _redis_command(program: str, port: int, folder: Path) -> list[str]:
