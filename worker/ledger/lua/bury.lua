@@ -20,13 +20,13 @@ local e = id ~= '' and load(id) or {}
 local is_open = e.state and e.state ~= 'settled' and e.state ~= 'tombstone'
 local is_same = entry ~= '' and e.member and string.find(e.member, '\0' .. entry .. '\0', 1, true)
 if is_open and is_same and reason ~= 'conflict' then return 'open' end
-if e.fingerprint == fingerprint then return 'already' end
 
--- The take registered what it could read of it in a lane.
+-- The take registered what it could read of it in a lane, each time that it was taken.
 local ok, order = pcall(cjson.decode, body)
 if ok and type(order) == 'table' and type(order.symbol) == 'string' and type(order.intent_id) == 'string' then
   leave_lane(order.symbol .. '\0' .. entry .. '\0' .. order.intent_id)
 end
+if e.fingerprint == fingerprint then return 'already' end
 
 redis.call('XADD', K.dead, '*', 'body', body, 'reason', reason, 'error', fault, 'entry_id', entry_id)
 audit('dead_lettered', id, reason)

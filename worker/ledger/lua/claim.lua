@@ -73,7 +73,8 @@ local function claim(id, token, fingerprint, symbol, entry, ...)
   end
   if known[2] ~= fingerprint then return {'conflict', known[2]} end
   local member = symbol .. '\0' .. entry .. '\0' .. id
-  if known[4] ~= member then leave_lane(member) end
+  -- Taken again, it was registered again: a replay never has a place, and a doubt only where doubts hold their lanes.
+  if known[4] ~= member or (state == 'in_doubt' and on_doubt == 'continue') then leave_lane(member) end
   if state == 'settled' then return {'settled', known[5]} end
   -- The reply to this very call was lost, and it is made again: nothing was sent on it.
   if known[3] == token and (state == 'claimed' or state == 'in_flight') then return GRANTED end
