@@ -124,6 +124,7 @@ class Engine:
 
         # Filled by other threads; deque.append is atomic.
         self._arrived: deque[Candidate | Burial] = deque()
+        self._urgent: deque[Candidate] = deque()
         self._handed: deque[Handed] = deque()
         self._returned: deque[tuple[Held, float]] = deque()
         # The front's own.
@@ -142,7 +143,11 @@ class Engine:
     def deliver(self, delivery: Delivery) -> None:
         """Take one delivery from the queue, and read it."""
         self._journal.received(delivery)
-        self._arrived.append(self._reader.read(delivery))
+        one = self._reader.read(delivery)
+        if isinstance(one, Candidate) and one.entry.target:
+            self._urgent.append(one)
+        else:
+            self._arrived.append(one)
         self.wake()
 
     def hand(self, handed: Iterable[Handed]) -> None:
@@ -175,7 +180,8 @@ class Engine:
 
     def is_empty(self) -> bool:
         """Nothing is in hand."""
-        on_the_way = self._arrived or self._candidates or self._burials or self._handed or self._returned
+        arrived = self._urgent or self._arrived or self._candidates or self._burials
+        on_the_way = arrived or self._handed or self._returned
         return self.hands.is_empty() and self.settler.is_empty() and not on_the_way
 
     def has_to_settle(self) -> bool:
@@ -192,9 +198,10 @@ class Engine:
     def front(self) -> bool:
         """Claim, launch and send what is ready. True: something was done, and there may be more at once."""
         self._take_in()
-        done = self._bury()
-        done |= self._claim()
-        done |= self._cancel()
+        done = self._claim()
+        done |= self._bury()
+        while self._cancel():
+            done = True
         done |= self._launch()
         return done
 
@@ -212,13 +219,14 @@ class Engine:
         never_launched = [one for one in idle if not one.in_flight]
         if never_launched:
             self._ledger.release([(one.intent.intent_id, one.token) for one in never_launched])
-        deliveries = [one.delivery for one in (*self._arrived, *self._candidates)]
+        deliveries = [one.delivery for one in (*self._urgent, *self._arrived, *self._candidates)]
         for held in never_launched:
             deliveries += self.hands.forget(held)
         for held in idle:
             if held.in_flight:
                 self._give_up(held)
-        for waiting in (self._arrived, self._candidates, self._ready, self._cancels, self._delayed):
+        taken = (self._urgent, self._arrived, self._candidates)
+        for waiting in (*taken, self._ready, self._cancels, self._delayed):
             waiting.clear()
         self._acks.release(deliveries)
 
@@ -267,7 +275,7 @@ class Engine:
     # 2. What came from the queue.
 
     def _claim(self) -> bool:
-        if not self._candidates and self._is_short():
+        if not self._candidates and (self._urgent or self._is_short()):
             self._take_arrived()
         if not self._candidates:
             return False
@@ -315,7 +323,11 @@ class Engine:
         return ready < self._low_water and ready + self.orders.in_flight < self._low_water + BATCH
 
     def _take_arrived(self) -> None:
-        """Move one batch on."""
+        """Move one batch on. CANCELs go alone and first, so that no order leaves that one of them stops."""
+        while self._urgent:
+            self._candidates.append(self._urgent.popleft())
+        if self._candidates:
+            return
         for _ in range(min(BATCH, len(self._arrived))):
             one = self._arrived.popleft()
             if isinstance(one, Burial):
@@ -346,6 +358,7 @@ class Engine:
             intent_id=burial.intent_id,
             fingerprint=f"{burial.reason}:{digest}",
             payload=dump(response) if response else b"",
+            stream=delivery.queue if delivery.entry else "",
         )
         self._burials.popleft()
         self._acks.ack([delivery])

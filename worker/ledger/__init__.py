@@ -224,9 +224,13 @@ class Ledger:
         intent_id: str = "",
         fingerprint: str = "",
         payload: bytes = b"",
+        stream: str = "",
     ) -> Buried:
-        """Put an entry of the queue into the dead-letter stream; answer it (``payload``) if its id is still free."""
-        args = (body, reason, error, entry_id, entry, intent_id, fingerprint, payload)
+        """
+        Put an entry of the queue into the dead-letter stream; answer it (``payload``) if its id is still free. Where
+        the ``stream`` it was taken from is ours, that and its acknowledgement are one step.
+        """
+        args = (body, reason, error, entry_id, entry, intent_id, fingerprint, payload, stream, GROUP)
         return Buried(self._call("bury", *args).decode())
 
     def note(self, kind: str, mark: str, fields: str, *, intent_id: str = "", state: str = "") -> int:

@@ -8,13 +8,24 @@
 -- ARGV[ARGS + 5]  intent_id    where one can be read, else ''
 -- ARGV[ARGS + 6]  fingerprint  of the bytes, prefixed so that it is no intent's
 -- ARGV[ARGS + 7]  payload      a DENIED INVALID_INTENT response as JSON, else ''
+-- ARGV[ARGS + 8]  stream       it was taken from, and is acknowledged in here; '' where the queue is none of ours
+-- ARGV[ARGS + 9]  group        that took it
 --
 -- Returns 'answered'  buried, and the id is used up
 --         'buried'    buried; the id has an entry of its own, or none could be read
---         'already'   it was answered before, and is buried
+--         'already'   it was buried before, or its very bytes were answered before
 --         'open'      the ledger holds this very entry open: nothing was done
 local body, reason, fault, entry_id = ARGV[ARGS], ARGV[ARGS + 1], ARGV[ARGS + 2], ARGV[ARGS + 3]
 local entry, id, fingerprint, payload = ARGV[ARGS + 4], ARGV[ARGS + 5], ARGV[ARGS + 6], ARGV[ARGS + 7]
+local stream, group = ARGV[ARGS + 8], ARGV[ARGS + 9]
+
+-- The same call was made before, or another delivery of the entry was buried: nothing is pending any more.
+local function is_done()
+  if stream == '' then return false end
+  local found = redis.pcall('XPENDING', stream, group, entry_id, entry_id, 1)
+  -- A queue on another server cannot be asked.
+  return not found.err and #found == 0
+end
 
 local e = id ~= '' and load(id) or {}
 local is_open = e.state and e.state ~= 'settled' and e.state ~= 'tombstone'
@@ -26,7 +37,8 @@ local ok, order = pcall(cjson.decode, body)
 if ok and type(order) == 'table' and type(order.symbol) == 'string' and type(order.intent_id) == 'string' then
   leave_lane(order.symbol .. '\0' .. entry .. '\0' .. order.intent_id)
 end
-if e.fingerprint == fingerprint then return 'already' end
+if e.fingerprint == fingerprint or is_done() then return 'already' end
+if stream ~= '' then redis.call('XACK', stream, group, entry_id) end
 
 redis.call('XADD', K.dead, '*', 'body', body, 'reason', reason, 'error', fault, 'entry_id', entry_id)
 audit('dead_lettered', id, reason)

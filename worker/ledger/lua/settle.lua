@@ -65,6 +65,13 @@ local function answer(e, outcome, effect, payload, reference)
   return 'settled'
 end
 
+-- The reply to its last launch was lost, and then a gate was closed: its holder never heard of that launch, so nothing
+-- left on it.
+local function is_unheard(e, attempt, verdict, outcome)
+  return verdict == 'answer' and outcome ~= 'ACCEPTED' and outcome ~= 'REJECTED' and e.state == 'in_flight'
+    and tonumber(e.attempt) == tonumber(attempt) + 1
+end
+
 local ways = {}
 local function way(how)
   if not ways[how] then ways[how] = {string.match(how, '^(%a+):([%w_]+):(%a+)$')} end
@@ -75,7 +82,8 @@ local function settle(id, token, attempt, how, payload, reference)
   local verdict, outcome, effect = way(how)
   local e = load(id)
   if e.state == 'settled' and e.response == payload then return 'already' end
-  if e.token ~= token or e.attempt ~= attempt then return stale(e, outcome, payload) end
+  local is_own = e.token == token and (e.attempt == attempt or is_unheard(e, attempt, verdict, outcome))
+  if not is_own then return stale(e, outcome, payload) end
   if verdict == 'doubt' then return doubt(e, outcome, effect, payload) end
   return answer(e, outcome, effect, payload, reference)
 end
