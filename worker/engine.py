@@ -8,9 +8,8 @@ The flow of one intent on one route, from a delivery to its end, in batches of w
                 bury                 │         └── barred ─────────────────▶│
             (dead letters)           └─────────── the lane's next ◀─────────┘
 
-What can leave at once is launched together with its claim. The front half (to the sender) and the settler's half
-(from ``ended`` on) each belong to one thread; others only hand things in. Every step keeps what it works on until
-Redis has confirmed it, so after an outage the same call is made again.
+What can leave at once is launched together with its claim. One thread calls ``turn``; others only hand things in.
+Every step keeps what it works on until Redis has confirmed it, so after an outage the same call is made again.
 """
 
 from __future__ import annotations
@@ -52,6 +51,8 @@ from worker.reading import ORDERS, Burial, Candidate, Reader
 from worker.settler import BATCH, Acks, Settler
 from worker.transport import padded
 
+#: Orders that an instant broker is given ahead: two batches.
+DEPTH_MAX = 2 * BATCH
 #: Parked intents whose parsed form is kept, so that their turn costs no second parse.
 KEPT_MAX = 4096
 
@@ -83,11 +84,7 @@ class EngineRules:
 
 
 class Engine:
-    """
-    One route's engine. ``turn`` raises ``Unavailable`` and ``StateLost`` as the ledger does, and may be called again.
-
-    A worker gives the two halves of a turn a thread each: ``front``, and the settler's.
-    """
+    """One route's engine. ``turn`` raises ``Unavailable`` and ``StateLost`` as the ledger does, and may be called again."""
 
     def __init__(
         self,
@@ -119,6 +116,7 @@ class Engine:
             returned=self._take_back,
             hand=self.hand,
             room=self.room,
+            wake=self.wake,
         )
         self._reader = Reader(rules.route, rules.max_age, clock)
 
@@ -136,7 +134,6 @@ class Engine:
         self._kept: OrderedDict[str, tuple[bytes, ExecutionIntent]] = OrderedDict()
         self._count = count()
         self._draining = False
-        self._low_water = max(BATCH, rules.concurrency)
 
     # What other threads call.
 
@@ -171,7 +168,17 @@ class Engine:
         """How many intents it would take from the ledger now."""
         if self._draining:
             return 0
-        return max(0, self._low_water - len(self._ready) - len(self._handed))
+        in_work = len(self._ready) + len(self._handed) + self.orders.in_flight
+        return max(0, self._depth() * 3 // 2 - in_work)
+
+    def appetite(self) -> int:
+        """How many deliveries it would hold unanswered: what keeps the broker busy, the rest is left to other workers."""
+        return 2 * self._depth()
+
+    def _depth(self) -> int:
+        """How many orders keep the broker busy: one for each thread, or more where it answers at once."""
+        busy = self.orders.room() + self.orders.in_flight
+        return max(self._rules.concurrency, min(busy, DEPTH_MAX))
 
     def wake(self) -> None:
         """End a wait."""
@@ -188,17 +195,13 @@ class Engine:
         """Whether it holds evidence that the ledger does not have yet, or soon will."""
         return not self.settler.is_empty() or self.hands.any_in_flight()
 
-    # The engine's threads.
+    # The engine's thread.
 
     def turn(self) -> bool:
-        """Do once what is ready, in one thread. True: something was done, and there may be more at once."""
+        """Do once what is ready. True: something was done, and there may be more at once."""
         done = self.settler.turn()
-        return self.front() or done
-
-    def front(self) -> bool:
-        """Claim, launch and send what is ready. True: something was done, and there may be more at once."""
         self._take_in()
-        done = self._claim()
+        done |= self._claim()
         done |= self._bury()
         while self._cancel():
             done = True
@@ -275,7 +278,7 @@ class Engine:
     # 2. What came from the queue.
 
     def _claim(self) -> bool:
-        if not self._candidates and (self._urgent or self._is_short()):
+        if not self._candidates and (self._urgent or (self._arrived and self.room() > 0)):
             self._take_arrived()
         if not self._candidates:
             return False
@@ -316,11 +319,6 @@ class Engine:
         if self._ready or isinstance(self._broker, NoopBroker) or self._halt_file_exists():
             return 0
         return max(0, self.orders.room())
-
-    def _is_short(self) -> bool:
-        """Whether more should be claimed: enough to keep the broker busy; the rest may wait in the queue."""
-        ready = len(self._ready)
-        return ready < self._low_water and ready + self.orders.in_flight < self._low_water + BATCH
 
     def _take_arrived(self) -> None:
         """Move one batch on. CANCELs go alone and first, so that no order leaves that one of them stops."""

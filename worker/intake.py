@@ -65,7 +65,8 @@ class Intake:
     Reads ``queues`` in the order given, every round, and hands each message to ``deliver`` in the thread of `run`.
 
     While ``want`` says no, nothing is taken, except from the first of several queues. At most ``prefetch``
-    messages of a queue are out at a time. ``on_state`` hears when the queue comes and goes.
+    messages of a queue are out at a time; on redis-streams also at most as many as ``hold`` says at each turn, so
+    that a worker with a slow broker leaves the rest to others. ``on_state`` hears when the queue comes and goes.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Intake:
         transport_options: Mapping[str, Any],
         on_state: Callable[[bool], None] | None = None,
         clock: Clock | None = None,
+        hold: Callable[[], int] | None = None,
     ) -> None:
         #: Whether messages can come.
         self.connected = False
@@ -88,6 +90,7 @@ class Intake:
         self._deliver = deliver
         self._want = want
         self._prefetch = prefetch
+        self._hold = hold
         self._on_state = on_state
         self._clock = clock or SystemClock()
         #: When the loop last turned, on ``clock.boottime()``. A Redis that hangs may hold it up for some 10 s.
@@ -177,6 +180,10 @@ class Intake:
         wanted = self._want()
         for consumer in consumers[1:] or consumers:
             self._line.flow(consumer, wanted)
+        if self._hold is not None:
+            count = min(self._prefetch, self._hold())
+            for consumer in consumers:
+                self._line.limit(consumer, count)
         self._line.turn()
         with suppress(TimeoutError):
             connection.drain_events(timeout=self._line.patience() if wanted else _PAUSED_TURN)
@@ -227,6 +234,7 @@ class _Line(Protocol):
     def opened(self, channels: Mapping[str, Any]) -> None: ...
     def closed(self) -> None: ...
     def flow(self, consumer: Any, active: bool) -> None: ...
+    def limit(self, consumer: Any, count: int) -> None: ...
     def patience(self) -> float: ...
     def turn(self) -> None: ...
     def wake(self) -> None: ...
@@ -264,6 +272,9 @@ class _Streams:
 
     def flow(self, consumer: Any, active: bool) -> None:
         consumer.channel.flow(active)
+
+    def limit(self, consumer: Any, count: int) -> None:
+        consumer.channel.qos.prefetch_count = count
 
     def patience(self) -> float:
         return _TURN
@@ -335,6 +346,9 @@ class _Others:
             consumer.consume()
         elif consuming and not active:
             consumer.cancel()
+
+    def limit(self, consumer: Any, count: int) -> None:
+        """Nothing: there it is a command to the broker, too dear for every turn; ``prefetch`` stands."""
 
     def patience(self) -> float:
         return _ACKING_TURN if self.held else _DEAF_TURN

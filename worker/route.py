@@ -79,9 +79,8 @@ class Route:
         self._leave = threading.Event()
         self._stop_intake = threading.Event()
         self._stop_sides = threading.Event()
-        self._engine_ended = threading.Event()
         self._ready = threading.Event()
-        self._beats = {"engine": clock.boottime(), "settler": clock.boottime()}
+        self.beat = clock.boottime()
         self._threads: dict[str, threading.Thread] = {}
 
     def _build_engine(self, settings: Settings, connect: Connect, port: Callable[[], int]) -> None:
@@ -108,6 +107,7 @@ class Route:
             else {},
             on_state=self._queue_state,
             clock=self._clock,
+            hold=lambda: self.engine.appetite(),
         )
         journal = Journal(self._metrics.route(self.name), self._log, self._clock)
         rules = _engine_rules(self.name, route, settings.halt_file)
@@ -153,11 +153,6 @@ class Route:
         return is_live and not self.settings.allow_weak_durability
 
     @property
-    def beat(self) -> float:
-        """When the slower of the engine's loops last turned, on CLOCK_BOOTTIME."""
-        return min(self._beats.values())
-
-    @property
     def in_flight(self) -> int:
         return self._orders.in_flight + self._cancels.in_flight
 
@@ -165,7 +160,6 @@ class Route:
         """Start the threads. They wait for Redis, however long it takes."""
         for name, target in (
             ("engine", self._run_engine),
-            ("settler", self._run_settler),
             ("intake", self._run_intake),
             ("upkeep", self._run_upkeep),
             ("resolver", self._run_resolver),
@@ -191,7 +185,7 @@ class Route:
         self._stop_sides.set()
         self._orders.stop()
         self._cancels.stop()
-        for name in ("settler", "intake", "upkeep", "resolver"):
+        for name in ("intake", "upkeep", "resolver"):
             self._threads[name].join(1.0)
         self._upkeep.leave()
         self.intake.close()
@@ -224,30 +218,21 @@ class Route:
             if self._leave.is_set() and not drained:
                 self.engine.drain()
                 drained = True
-            return self.engine.front()
+            return self.engine.turn()
 
-        self._keep_turning("engine", turn, self.engine.wait, lambda: drained and self.engine.is_empty())
-        self._engine_ended.set()
-        self.engine.settler.wake()
+        self._keep_turning(turn, lambda: drained and self.engine.is_empty())
 
-    def _run_settler(self) -> None:
-        settler = self.engine.settler
-        if self._wait_until_registered():
-            self._keep_turning("settler", settler.turn, settler.wait, lambda: self._engine_ended.is_set())
-
-    def _keep_turning(
-        self, name: str, turn: Callable[[], bool], wait: Callable[[float], None], is_done: Callable[[], bool]
-    ) -> None:
+    def _keep_turning(self, turn: Callable[[], bool], is_done: Callable[[], bool]) -> None:
         """Turn until it is done. While Redis is away, wait for it: the same calls are made again then."""
         tries = 0
         while not is_done():
-            self._beats[name] = self._clock.boottime()
+            self.beat = self._clock.boottime()
             try:
                 busy = turn()
                 self._redis_answers()
                 tries = 0
                 if not busy:
-                    wait(0.2)
+                    self.engine.wait(0.2)
             except Unavailable as error:
                 self._redis_away(error)
                 if self._leave.is_set() and not self.engine.has_to_settle():
@@ -282,7 +267,7 @@ class Route:
 
     def _wait_until_registered(self) -> bool:
         while not self._ready.wait(0.2):
-            self.intake.beat = self._beats["settler"] = self._clock.boottime()
+            self.intake.beat = self._clock.boottime()
             if self._leave.is_set():
                 return False
         return True

@@ -27,7 +27,7 @@ from worker.settings import Settings
 
 #: The longest that one thread keeps others from running, in seconds. Python's default of 5 ms is longer than a whole
 #: turn of ours, and an answer from Redis would wait behind it.
-_SWITCH_SECONDS = 0.0005
+_SWITCH_SECONDS = 0.001
 
 
 class Worker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ class End:
 
 class Settler:
     """
-    Settles what has ended, in batches of what is ready together. One thread calls ``turn``, which raises
+    Settles what has ended, in batches of what is ready together. The engine's thread calls ``turn``, which raises
     ``Unavailable`` and ``StateLost`` as the ledger does and may then be called again: nothing is dropped before Redis
     has confirmed it.
     """
@@ -61,6 +60,7 @@ class Settler:
         returned: Callable[[Held, float], None],
         hand: Callable[[Iterable[Handed]], None],
         room: Callable[[], int],
+        wake: Callable[[], None],
     ) -> None:
         """``returned`` takes an order that may be launched again after so many seconds; ``hand`` the lanes' next."""
         self._ledger = ledger
@@ -73,8 +73,8 @@ class Settler:
         self._returned = returned
         self._hand = hand
         self._room = room
+        self._wake = wake
         self.is_leaving = False
-        self._wake_up = threading.Event()
         # Filled by other threads; deque.append is atomic.
         self._ended: deque[Ended] = deque()
         self._ends: deque[End] = deque()
@@ -84,7 +84,7 @@ class Settler:
     def ended(self, ended: Sequence[Ended]) -> None:
         """Take orders back from the sender. Any thread."""
         self._ended.extend(ended)
-        self.wake()
+        self._wake()
 
     def answer(self, held: Held, response: ExecutionResponse, effect: Effect | None = None) -> None:
         """Take an intent whose answer is known. Any thread."""
@@ -99,7 +99,7 @@ class Settler:
             held.reference,
         )
         self._ends.append(End(held, settlement, response))
-        self.wake()
+        self._wake()
 
     def turn(self) -> bool:
         """Settle one batch. True: something was done, and there may be more at once."""
@@ -123,16 +123,6 @@ class Settler:
             self._acks.release(lost)
         self._journal.settled(batch, settled, self._clock.boottime() - started)
         return True
-
-    def wait(self, seconds: float) -> None:
-        """Wait until something comes in."""
-        self._clock.wait(self._wake_up, seconds)
-        self._wake_up.clear()
-
-    def wake(self) -> None:
-        """End a wait."""
-        if not self._wake_up.is_set():
-            self._wake_up.set()
 
     def is_empty(self) -> bool:
         return not (self._ended or self._ends or self._batch)

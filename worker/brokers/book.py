@@ -29,7 +29,7 @@ from worker.errors import OutcomeUnknown
 
 #: Orders kept in memory, about 60 MB. A book in memory forgets older ones, and a scan that would need them is
 #: incomplete; a book in a file reads them again.
-ORDERS_MAX: Final = 100_000
+ORDERS_MAX: Final = 10_000
 
 #: An order in memory: intent_id, symbol, side, quantity, price, venue, time. Plain values only, which the garbage
 #: collector does not walk through again and again.

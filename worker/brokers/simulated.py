@@ -51,7 +51,7 @@ class SimulatedOptions(SimulatedFaults):
     #: Makes the faults the same in every run; each process draws the same row of them.
     seed: int | None = None
     #: A JSONL file that holds the orders, shared by all processes that name it, and made when missing. Without it
-    #: they are in this process's memory, the newest 100,000 of them.
+    #: they are in this process's memory, the newest 10,000 of them.
     book: Path | None = None
     #: Seconds until an order shows in look-ups and lists.
     visibility_lag: Seconds = 0.0
