@@ -34,7 +34,7 @@ GATES: Final[dict[Gate, Denial]] = {
         Code.HALTED,
         "failsafe",
         None,
-        "the route is halted: {detail}; nothing is sent until a person resumes it (worker resume)",
+        "halted, nothing is sent: {detail}",
     ),
     Gate.EXPIRED: Denial(
         Outcome.EXPIRED,

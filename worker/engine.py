@@ -396,7 +396,7 @@ class Engine:
         if room <= 0 or not self._ready:
             return []
         if self._halt_file_exists():
-            detail = f"the file {self._rules.halt_file} exists on the worker's machine"
+            detail = f"the file {self._rules.halt_file} lies on the worker's machine; remove it to go on"
             for _ in range(min(room, len(self._ready))):
                 self._bar(self._ready.popleft(), Barred(Gate.HALTED, detail))
             return []

@@ -264,7 +264,9 @@ class _Collectors:
             "guard_consecutive_failures", "Failures in a row that the guard has counted.", "route"
         )
         self.guard_trips = self._counter(
-            "guard_trips", "Trips of the guard that this worker caused.", "route"
+            "guard_trips",
+            "Trips of the guard that this worker has seen; all workers of a route see the same ones.",
+            "route",
         )
         self.halted = self._gauge("halted", "1 while an operator has halted the route.", "route")
         self.in_doubt = self._gauge(

@@ -60,6 +60,7 @@ class Route:
         self.name = name
         self.settings: RouteSettings = settings.routes[name]
         self.registered = False
+        self._queue_was_away = False
         self.error: str | None = "starting"
         self._worker = worker
         self._metrics = metrics
@@ -124,6 +125,8 @@ class Route:
             self._clock,
             worker=self._worker,
             port=port,
+            lost=self._state_lost,
+            skew=self._metrics.clock_skew,
             owns_stream=is_stream,
             must_be_durable=self._must_be_durable,
         )
@@ -246,6 +249,11 @@ class Route:
                 self.registered = False
                 self._clock.wait(self._stop_sides, 0.05)
 
+    def _state_lost(self) -> None:
+        """Somebody but the engine has found out: let it register anew."""
+        self.registered = False
+        self.engine.wake()
+
     def _register(self) -> None:
         route = self.settings
         enlist(self._client, self.name, broker=route.broker, mode=route.mode, account=route.account)
@@ -309,8 +317,11 @@ class Route:
 
     def _queue_state(self, connected: bool) -> None:
         if connected:
-            self._log.info(Event.QUEUE_BACK)
+            if self._queue_was_away:
+                self._log.info(Event.QUEUE_BACK)
+            self._queue_was_away = False
         elif not self._stop_intake.is_set():
+            self._queue_was_away = True
             self._log.warning(Event.QUEUE_AWAY, reason=self.intake.error)
 
 

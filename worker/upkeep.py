@@ -67,6 +67,8 @@ class Upkeep:
         *,
         worker: str,
         port: Callable[[], int],
+        lost: Callable[[], None],
+        skew: Callable[[float], None],
         owns_stream: bool,
         must_be_durable: bool,
     ) -> None:
@@ -78,6 +80,8 @@ class Upkeep:
         self._clock = clock
         self._worker = worker
         self._port = port
+        self._lost = lost
+        self._skew = skew
         self._keys: RouteKeys = ledger.keys
         self._control = Control(client, self._keys.route)
         self._seen: RouteStatus | None = None
@@ -85,7 +89,7 @@ class Upkeep:
         self._chores = [
             _Chore(self._renew, lease / 3.3),
             _Chore(self._sweep, min(0.5, lease / 4)),
-            _Chore(self._beat, 2.0),
+            _Chore(self._beat, 1.0),
             _Chore(self._observe, 1.0),
             _Chore(self._trim_ours, 60.0),
             _Chore(self._weed, 30.0),
@@ -106,8 +110,10 @@ class Upkeep:
             chore.due = now + chore.every * random.uniform(0.8, 1.0)
             try:
                 chore.do()
-            except (Unavailable, StateLost):
-                pass  # the engine tells, and registers anew
+            except StateLost:
+                self._lost()
+            except Unavailable:
+                pass  # the engine tells
             except redis.RedisError as error:
                 if not is_unavailable(error):
                     raise
@@ -134,15 +140,16 @@ class Upkeep:
 
     def _beat(self) -> None:
         now = self._ledger.now_ms()
-        self._metrics_clock(now)
+        self._tell_skew(now)
         card = {"host": socket.gethostname(), "pid": os.getpid(), "port": self._port(), "beat": now}
         self._client.hset(self._keys.workers, self._worker, json.dumps(card))
         for name, body in self._client.hgetall(self._keys.workers).items():
             if now - json.loads(body)["beat"] > FORGOTTEN * 1000:
                 self._client.hdel(self._keys.workers, name)
 
-    def _metrics_clock(self, redis_ms: int) -> None:
+    def _tell_skew(self, redis_ms: int) -> None:
         skew = self._clock.now().timestamp() - redis_ms / 1000
+        self._skew(skew)
         if abs(skew) > 1.0:
             self._log.warning(Event.CLOCK_SKEWED, seconds=round(skew, 3))
 

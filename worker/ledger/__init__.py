@@ -110,6 +110,7 @@ class Ledger:
             k.dead,
             k.noted,
             k.orders,
+            k.workers,
         )
         self._quiet_ms = _ms(rules.order_timeout + USER_TIMEOUT + rules.visibility_lag)
         self._interval_us = round(1e6 / rules.rate_limit) if rules.rate_limit else 0
@@ -332,6 +333,8 @@ def _launch(answer: list[Any], started: float, budget: float) -> Launch:
             return Later(answer[1] / 1000)
         case b"stale":
             return Stale()
+        case b"halted":
+            return Barred(Gate.HALTED, f"{answer[1].decode()}; a person lets it go on with: worker resume")
         case gate:
             return Barred(Gate(gate.decode()), answer[1].decode() if len(answer) > 1 else "")
 

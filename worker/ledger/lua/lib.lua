@@ -3,7 +3,7 @@
 -- Put in front of each script by scripts.py, behind guard.lua. Local functions only: a global would break a server
 -- for every later script.
 --
--- KEYS[1..12]  state open doubts lanes ready cancelling responses failsafe audit dead noted orders
+-- KEYS[1..13]  state open doubts lanes ready cancelling responses failsafe audit dead noted orders workers
 -- ARGV[1] prefix        of the route's keys; entries of the ledger are prefix .. 'intent:' .. intent_id, same slot
 -- ARGV[2] route         its name
 -- ARGV[3] worker        who calls
@@ -16,6 +16,7 @@
 local K = {
   state = KEYS[1], open = KEYS[2], doubts = KEYS[3], lanes = KEYS[4], ready = KEYS[5], cancelling = KEYS[6],
   responses = KEYS[7], failsafe = KEYS[8], audit = KEYS[9], dead = KEYS[10], noted = KEYS[11], orders = KEYS[12],
+  workers = KEYS[13],
 }
 local prefix, route, worker, incarnation = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lease_ms, retention_ms, on_doubt = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
@@ -197,7 +198,8 @@ end
 
 -- An order that left and was never confirmed. Its lane waits, unless the route says otherwise; its fence moves on,
 -- so that nothing read before counts; somebody will ask the broker.
-local function to_doubt(e, g, reason, safety_code)
+-- `counts`: whether it is a failure in the guard's eyes.
+local function to_doubt(e, g, reason, safety_code, counts)
   local fence = redis.call('HINCRBY', K.state, 'fence', 1)
   redis.call('HSET', entry_key(e.id), 'state', 'in_doubt', 'fence', fence, 'since', now_ms, 'looks', 0)
   closed[#closed + 1] = e.id
@@ -207,7 +209,7 @@ local function to_doubt(e, g, reason, safety_code)
   fields.message = 'it may or may not be at the broker: ' .. reason
   announce('INTENT_IN_DOUBT', e.id .. ':' .. fence, fields)
   if on_doubt == 'continue' then leave_lane(e.member) end
-  if e.target then return end
+  if e.target or not counts then return end
   local edge = guard_failed(g, tonumber(e.sequence), tonumber(e.generation))
   if edge then announce_guard(edge, g, worker, reason) end
 end

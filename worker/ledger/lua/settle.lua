@@ -38,7 +38,7 @@ end
 local function doubt(e, safety_code, effect, reason)
   if e.state == 'in_doubt' then return 'in_doubt' end
   if e.state ~= 'in_flight' then return 'stale' end
-  to_doubt(e, guard, reason, safety_code)
+  to_doubt(e, guard, reason, safety_code, true)
   if effect == 'bug' then
     local fields = about(e)
     fields.reason, fields.safety_code = reason, safety_code
