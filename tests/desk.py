@@ -298,6 +298,9 @@ def unfinished(client: Any) -> dict[str, int]:
     """What is still to be done. Empty when the route is at rest."""
     left = {name: client.zcard(getattr(KEYS, name)) for name in ("open", "doubts", "lanes")}
     for name in ("intents", "cancels"):
-        groups = client.xinfo_groups(getattr(KEYS, name)) if client.exists(getattr(KEYS, name)) else []
-        left[name] = sum(one["pending"] + (one.get("lag") or 0) for one in groups)
+        stream = getattr(KEYS, name)
+        groups = client.xinfo_groups(stream) if client.exists(stream) else []
+        # Without a group nobody has taken anything yet.
+        unread = groups[0].get("lag") or 0 if groups else client.xlen(stream)
+        left[name] = unread + sum(one["pending"] for one in groups)
     return {name: count for name, count in left.items() if count}
