@@ -69,6 +69,7 @@ class Event(StrEnum):
     # What we depend on
     REDIS_AWAY = "redis_away"  # warning
     REDIS_BACK = "redis_back"  # info
+    QUEUE_READY = "queue_ready"  # info: connected for the first time
     QUEUE_AWAY = "queue_away"  # warning
     QUEUE_BACK = "queue_back"  # info
     STATE_LOST = "state_lost"  # error

@@ -317,8 +317,7 @@ class Route:
 
     def _queue_state(self, connected: bool) -> None:
         if connected:
-            if self._queue_was_away:
-                self._log.info(Event.QUEUE_BACK)
+            self._log.info(Event.QUEUE_BACK if self._queue_was_away else Event.QUEUE_READY)
             self._queue_was_away = False
         elif not self._stop_intake.is_set():
             self._queue_was_away = True

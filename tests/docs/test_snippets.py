@@ -123,7 +123,7 @@ def a_worker(folder: Path, env: dict[str, str]) -> Iterator[None]:
             [sys.executable, "-m", "worker", "run"], cwd=folder, env=env, stdout=out, stderr=out
         )
     try:
-        _until(lambda: b"queue_back" in log.read_bytes(), f"no worker came up; see {log}")
+        _until(lambda: b"queue_ready" in log.read_bytes(), f"no worker came up; see {log}")
         yield
     finally:
         process.terminate()
