@@ -1,0 +1,394 @@
+"""How doubts end, and what is said of orders that should not exist, on both kinds of Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from contracts import Code, ExecutionIntent, OrderRecord, OrderResponse, OrderScan, OrderStatus, Outcome, Side
+from tests.conftest import AnyRedis, make_intent
+from tests.desk import KEYS, Desk, answers, end_leases, enqueue, events, kinds, published, state, unfinished
+from tests.mock_broker import MockBroker
+from worker.clock import ManualClock
+from worker.errors import BrokerError, OutcomeUnknown, Refused
+from worker.ledger.control import Control
+from worker.resolver import Absent, Found, NoVerdict, Reading, judge
+
+LOST = OutcomeUnknown("the reply was lost")
+HELD = OrderResponse("N1", "held")
+QUIET = 6.0
+
+
+def row(intent_id: str | None, number: str = "N1", **changes: Any) -> OrderRecord:
+    order = OrderRecord(
+        number,
+        "005930",
+        Side.BUY,
+        Decimal(10),
+        OrderStatus.WORKING,
+        datetime.now(UTC),
+        client_order_id=intent_id,
+    )
+    return replace(order, **changes)
+
+
+# What a list proves: a pure function.
+
+
+def reading(*rows: OrderRecord, started: float = 100.0, complete: bool = True) -> Reading:
+    return Reading(OrderScan(rows, complete), started)
+
+
+def verdict(*readings: Reading, by_client_id: bool = True) -> Any:
+    return judge("a", readings, by_client_id=by_client_id, absence_from=100.0)
+
+
+def test_a_row_with_our_id_proves_the_order_however_early_or_incomplete_the_list_is() -> None:
+    ours = row("a")
+
+    assert verdict(reading(ours, row("b"), started=1.0, complete=False)) == Found(ours)
+
+
+def test_of_two_rows_the_first_placed_is_ours_and_the_other_should_not_exist() -> None:
+    late = row("a", "N2")
+    early = row("a", "N9", placed_at=late.placed_at - timedelta(seconds=1))
+
+    assert verdict(reading(late, early)) == Found(early, (late,))
+
+
+def test_absence_needs_two_complete_readings_started_after_the_brokers_lag() -> None:
+    assert isinstance(verdict(), NoVerdict)
+    assert isinstance(verdict(reading()), NoVerdict)
+    assert isinstance(verdict(reading(started=99.9), reading()), NoVerdict)
+    assert verdict(reading(), reading(started=101.0)) == Absent()
+
+
+def test_an_incomplete_list_never_proves_an_absence() -> None:
+    assert isinstance(verdict(*[reading(complete=False)] * 9), NoVerdict)
+    assert isinstance(verdict(reading(), reading(complete=False)), NoVerdict)
+
+
+def test_other_peoples_orders_prove_nothing_about_ours() -> None:
+    assert isinstance(verdict(reading(row("b"), row(None))), NoVerdict)
+
+
+def test_where_rows_do_not_carry_our_ids_no_list_proves_anything() -> None:
+    assert isinstance(verdict(reading(), reading(), by_client_id=False), NoVerdict)
+    assert isinstance(verdict(reading(row("a")), by_client_id=False), NoVerdict)
+
+
+# Doubts in the ledger.
+
+
+class Bench:
+    """A worker whose first order's reply is lost, and its broker."""
+
+    def __init__(self, any_redis: AnyRedis, *replies: Any, **broker: Any) -> None:
+        self.redis = any_redis
+        self.client = any_redis.connect()
+        self.clock = ManualClock(datetime.now(UTC))
+        self.broker = MockBroker(*(replies or (LOST,)))
+        for name, value in broker.items():
+            setattr(self.broker, name, value)
+        self.desk = self.worker("w1")
+
+    def worker(self, name: str) -> Desk:
+        rules = {"order_timeout": 5.0}
+        return Desk(self.redis.connect(), self.broker, self.clock, name=name, ledger=rules)
+
+    def doubt(self, *intents: ExecutionIntent) -> None:
+        enqueue(self.client, *intents or (make_intent(intent_id="a"),))
+        self.desk.work()
+        assert kinds(self.client)[:1] == ["INTENT_IN_DOUBT"]
+
+    def look(self, seconds: float = 0.0) -> int:
+        """Time goes by, and the next look-up is due."""
+        self.clock.advance(seconds)
+        for member in self.client.zrange(KEYS.doubts, 0, -1):
+            self.client.zadd(KEYS.doubts, {member: 1})
+        assert self.desk.resolver is not None
+        return self.desk.resolver.step()
+
+    def scan(self) -> None:
+        assert self.desk.resolver is not None
+        self.desk.resolver.scan()
+
+
+@pytest.fixture
+def bench(any_redis: AnyRedis) -> Callable[..., Bench]:
+    return lambda *replies, **broker: Bench(any_redis, *replies, **broker)
+
+
+Make = Callable[..., Bench]
+
+
+def test_an_order_found_at_the_broker_is_accepted_with_its_number(bench: Make) -> None:
+    here = bench()
+    here.doubt()
+    here.broker.orders.append(row("a", "N7"))
+
+    assert here.look() == 1
+
+    answer = answers(here.client)["a"]
+    assert (answer.outcome, answer.broker_order_id, answer.attempts) == (Outcome.ACCEPTED, "N7", 1)
+    assert kinds(here.client) == ["INTENT_IN_DOUBT", "DOUBT_RESOLVED"] and unfinished(here.client) == {}
+
+
+def test_an_order_that_two_late_lists_do_not_show_was_not_placed(bench: Make) -> None:
+    here = bench()
+    here.doubt()
+
+    assert [here.look(), here.look(QUIET), here.look(1), here.look(1)] == [0, 0, 1, 0]
+
+    answer = answers(here.client)["a"]
+    assert (answer.outcome, answer.code) == (Outcome.NOT_PLACED, Code.NOT_PLACED)
+    assert kinds(here.client) == ["INTENT_IN_DOUBT", "DOUBT_RESOLVED"] and unfinished(here.client) == {}
+
+
+def test_nothing_is_said_about_an_absence_before_the_order_can_have_arrived(bench: Make) -> None:
+    here = bench()
+    here.doubt()
+
+    assert [here.look(0.5) for _ in range(10)] == [0] * 10
+    here.broker.orders.append(row("a", "N7"))
+    assert here.look() == 1
+
+    assert answers(here.client)["a"].accepted
+
+
+def test_a_list_that_was_not_read_to_its_end_proves_no_absence_however_often(bench: Make) -> None:
+    here = bench(complete=False)
+    here.doubt()
+
+    assert [here.look(60) for _ in range(5)] == [0] * 5
+
+    assert published(here.client) == [] and state(here.client, "a") == "in_doubt"
+
+
+def test_a_broker_that_cannot_be_asked_leaves_the_doubt_as_it_is(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench()
+    here.doubt()
+
+    def refuse(since: datetime) -> OrderScan:
+        raise BrokerError("maintenance")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(here.broker, "list_orders", refuse)
+        assert [here.look(60) for _ in range(5)] == [0] * 5
+    assert published(here.client) == []
+    here.look(), here.look(1)
+
+    assert answers(here.client)["a"].outcome is Outcome.NOT_PLACED
+
+
+def test_a_broker_whose_list_shows_no_ids_of_ours_leaves_the_doubt_to_a_person(bench: Make) -> None:
+    here = bench(client_order_ids=False)
+    here.doubt()
+    here.broker.orders.append(row(None, "N7"))
+
+    assert [here.look(60) for _ in range(5)] == [0] * 5
+
+    assert state(here.client, "a") == "in_doubt"
+
+
+def test_the_lane_goes_on_when_the_doubt_ends(bench: Make) -> None:
+    here = bench(LOST, lambda request: HELD)
+    here.doubt(make_intent(intent_id="a"), make_intent(intent_id="b"))
+    assert [one.client_order_id for one in here.broker.placed] == ["a"]
+    here.broker.orders.append(row("a"))
+
+    here.look()
+    here.desk.sweep()
+    here.desk.work()
+
+    assert [one.client_order_id for one in here.broker.placed] == ["a", "b"]
+    assert answers(here.client)["b"].accepted and unfinished(here.client) == {}
+
+
+def test_a_second_order_of_the_same_intent_is_an_orphan_and_halts_the_route(bench: Make) -> None:
+    here = bench()
+    here.doubt()
+    here.broker.orders += [row("a", "N1"), row("a", "N2")]
+
+    here.look()
+
+    assert answers(here.client)["a"].broker_order_id == "N1"
+    assert kinds(here.client) == ["INTENT_IN_DOUBT", "DOUBT_RESOLVED", "ORPHAN_ORDER", "HALTED"]
+    assert events(here.client)[2].broker_order_id == "N2"
+
+
+# A CANCEL in doubt.
+
+
+def _cancel_in_doubt(here: Bench) -> None:
+    gone = {"intent_type": "CANCEL", "side": None, "quantity": None, "limit_price": None}
+    enqueue(here.client, make_intent(intent_id="a"))
+    here.desk.work()
+    here.broker._cancels = [LOST]
+    enqueue(here.client, make_intent(intent_id="c", target_intent_id="a", **gone))
+    here.desk.work()
+    assert state(here.client, "c") == "in_doubt"
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "code"),
+    [
+        (OrderStatus.CANCELLED, Outcome.ACCEPTED, None),
+        (OrderStatus.FILLED, Outcome.REJECTED, Code.TARGET_DONE),
+        (OrderStatus.EXPIRED, Outcome.REJECTED, Code.TARGET_DONE),
+    ],
+)
+def test_a_cancel_in_doubt_ends_by_what_became_of_its_target(
+    bench: Make, status: OrderStatus, outcome: Outcome, code: Code | None
+) -> None:
+    here = bench(lambda request: HELD)
+    _cancel_in_doubt(here)
+    here.broker.orders.append(row("a", "N1", status=status))
+
+    assert here.look() == 1
+
+    answer = answers(here.client)["c"]
+    assert (answer.outcome, answer.code) == (outcome, code)
+    assert unfinished(here.client) == {} and here.client.exists(KEYS.cancelling) == 0
+
+
+def test_a_cancel_whose_target_still_works_after_the_lag_did_not_arrive(bench: Make) -> None:
+    here = bench(lambda request: HELD)
+    _cancel_in_doubt(here)
+    here.broker.orders.append(row("a", "N1"))
+
+    assert [here.look(), here.look(QUIET), here.look(1)] == [0, 0, 1]
+
+    assert answers(here.client)["c"].outcome is Outcome.NOT_PLACED and unfinished(here.client) == {}
+
+
+def test_a_cancel_in_doubt_whose_target_is_not_shown_stays_in_doubt(bench: Make) -> None:
+    here = bench(lambda request: HELD)
+    _cancel_in_doubt(here)
+
+    assert [here.look(60) for _ in range(4)] == [0] * 4
+
+
+# Orders that should not exist.
+
+
+def test_an_order_that_appears_after_we_said_it_was_not_placed_is_told_once_and_halts_the_route(
+    bench: Make,
+) -> None:
+    here = bench()
+    here.doubt()
+    here.look(), here.look(QUIET), here.look(1)
+    assert answers(here.client)["a"].outcome is Outcome.NOT_PLACED
+    here.broker.orders.append(row("a", "N7"))
+
+    here.scan()
+    here.scan()
+    here.worker("w2").resolver.scan()  # type: ignore[union-attr]
+
+    assert kinds(here.client)[2:] == ["ORPHAN_ORDER", "HALTED"]
+    orphan = events(here.client)[2]
+    assert (orphan.intent_id, orphan.broker_order_id, orphan.symbol) == ("a", "N7", "005930")
+    assert answers(here.client)["a"].outcome is Outcome.NOT_PLACED
+    enqueue(here.client, make_intent(intent_id="b"))
+    here.desk.work()
+    assert answers(here.client)["b"].code is Code.HALTED
+
+
+def test_the_late_success_of_an_order_answered_not_placed_is_an_orphan_too(bench: Make) -> None:
+    here = bench(lambda request: HELD)
+    enqueue(here.client, make_intent(intent_id="a"))
+    here.desk.take()
+    here.desk.engine.turn()
+    end_leases(here.client)
+    other = here.worker("w2")
+    assert other.sweep() == ["a"]
+    here.look(), here.look(QUIET), here.look(1)
+    assert answers(here.client)["a"].outcome is Outcome.NOT_PLACED
+
+    here.desk.work()
+
+    assert kinds(here.client)[-2:] == ["ORPHAN_ORDER", "HALTED"] and len(published(here.client)) == 1
+
+
+def test_an_order_that_a_person_placed_is_noted_once_and_stops_nothing(bench: Make) -> None:
+    here = bench()
+    here.broker.orders += [row(None, "N7"), row("not-ours", "N8")]
+
+    here.scan()
+    here.scan()
+    here.worker("w2").resolver.scan()  # type: ignore[union-attr]
+
+    assert kinds(here.client) == ["FOREIGN_ORDER"] * 2
+    assert {event.broker_order_id for event in events(here.client)} == {"N7", "N8"}
+
+
+def test_our_own_orders_are_neither_orphans_nor_foreign(bench: Make) -> None:
+    here = bench(lambda request: HELD, LOST)
+    enqueue(here.client, make_intent(intent_id="a"), make_intent(intent_id="b", symbol="000660"))
+    here.desk.work()
+    here.broker.orders += [row("a", "N1"), row("b", "N2", symbol="000660")]
+
+    here.scan()
+
+    assert kinds(here.client) == ["INTENT_IN_DOUBT"]
+
+
+# By hand.
+
+
+def _later(here: Bench) -> None:
+    """Long after the launch, on Redis's clock."""
+    flight = here.client.hget(KEYS.intent("a"), "flight").decode().split(":")
+    here.client.hset(KEYS.intent("a"), "flight", ":".join([*flight[:4], "1"]))
+
+
+def _decide(here: Bench, number: str | None) -> Any:
+    words = {"actor": "kim@desk", "reason": "seen on the phone with the broker"}
+    return Control(here.client, "default").resolve_by_hand(
+        "a", broker_order_id=number, not_placed=number is None, **words
+    )
+
+
+def test_a_person_cannot_decide_while_the_order_may_still_arrive(bench: Make) -> None:
+    here = bench()
+    here.doubt()
+
+    with pytest.raises(Refused, match="on its way"):
+        _decide(here, None)
+
+    assert state(here.client, "a") == "in_doubt"
+
+
+@pytest.mark.parametrize("number", ["N7", None])
+def test_a_person_decides_a_doubt_once_and_it_is_audited(bench: Make, number: str | None) -> None:
+    here = bench()
+    here.doubt()
+    _later(here)
+
+    answer = _decide(here, number)
+
+    assert answers(here.client)["a"] == answer and answer.accepted == (number is not None)
+    resolved = events(here.client)[-1]
+    assert (resolved.type, resolved.actor) == ("DOUBT_RESOLVED", "kim@desk")
+    with pytest.raises(Refused, match="not in doubt"):
+        _decide(here, "N8")
+    assert unfinished(here.client) == {}
+
+
+def test_a_person_cannot_give_an_intent_the_order_of_another(bench: Make) -> None:
+    here = bench(LOST, lambda request: HELD)
+    here.doubt(make_intent(intent_id="a"), make_intent(intent_id="b", symbol="000660"))
+    assert answers(here.client)["b"].broker_order_id == "N1"
+    _later(here)
+
+    with pytest.raises(Refused, match="belongs to intent b"):
+        _decide(here, "N1")
+
+    assert state(here.client, "a") == "in_doubt"
