@@ -201,6 +201,7 @@ class Engine:
         """Do once what is ready. True: something was done, and there may be more at once."""
         done = self.settler.turn()
         self._take_in()
+        done |= self._draining and self._give_back()
         done |= self._claim()
         done |= self._bury()
         while self._cancel():
@@ -216,22 +217,28 @@ class Engine:
         self._wake_up.clear()
 
     def drain(self) -> None:
-        """Take no more: give back what was not launched. What is in flight still has to be settled."""
+        """From here on take no more, and give back what was not launched. What is in flight still has to be settled."""
         self._draining = self.settler.is_leaving = True
+
+    def _give_back(self) -> bool:
+        """Whatever was not launched, also what other threads still bring: the intake may be in the midst of a batch."""
         idle = [*self._ready, *(one for _, _, one in self._delayed), *self._cancels]
         never_launched = [one for one in idle if not one.in_flight]
         if never_launched:
             self._ledger.release([(one.intent.intent_id, one.token) for one in never_launched])
-        deliveries = [one.delivery for one in (*self._urgent, *self._arrived, *self._candidates)]
+        deliveries = [one.delivery for one in self._candidates]
+        for arrivals in (self._urgent, self._arrived):
+            while arrivals:
+                deliveries.append(arrivals.popleft().delivery)
         for held in never_launched:
             deliveries += self.hands.forget(held)
         for held in idle:
             if held.in_flight:
                 self._give_up(held)
-        taken = (self._urgent, self._arrived, self._candidates)
-        for waiting in (*taken, self._ready, self._cancels, self._delayed):
+        for waiting in (self._candidates, self._ready, self._cancels, self._delayed):
             waiting.clear()
         self._acks.release(deliveries)
+        return bool(idle or deliveries)
 
     def _give_up(self, held: Held) -> None:
         """It was launched, provably did not leave, and will not be tried again here."""

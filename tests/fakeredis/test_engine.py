@@ -863,6 +863,27 @@ def test_a_drain_gives_back_what_was_not_launched_and_settles_what_is_on_its_way
     assert all(one.accepted for one in answers(client).values()) and unfinished(client) == {}
 
 
+def test_what_the_intake_still_brings_to_a_draining_worker_is_given_back_too(
+    desk: Make, client: Any, clock: ManualClock
+) -> None:
+    broker = MockBroker()
+    leaving = desk(broker, min_idle=0.01)
+    enqueue(client, order("a"))
+    in_the_midst = list(leaving.door.take())
+    leaving.engine.drain()
+    leaving.work()
+
+    leaving.engine.deliver(in_the_midst[0])
+    assert not leaving.engine.is_empty()
+    leaving.work()
+
+    assert leaving.engine.is_empty() and broker.placed == []
+    other = desk(broker, name="w2", min_idle=0.01)
+    _redeliver(other, clock)
+    other.work()
+    assert placed(broker) == ["a"] and answers(client)["a"].accepted
+
+
 def test_an_order_that_never_left_is_answered_when_its_worker_leaves(
     desk: Make, client: Any, clock: ManualClock
 ) -> None:
