@@ -16,6 +16,7 @@ from kombu.exceptions import ChannelError
 
 import worker.transport.streams
 from tests.conftest import AnyRedis, intent_json
+from worker.bell import Bell
 from worker.clock import SystemClock
 from worker.transport import padded, ready, tidy, trim
 from worker.transport.waiter import Waiter
@@ -300,8 +301,9 @@ def test_a_wake_before_the_wait_is_not_lost(reader: Any) -> None:
 
 
 def test_a_wake_between_the_last_look_and_the_wait_is_not_lost(any_redis: AnyRedis) -> None:
-    waiter = Waiter(any_redis.connect(), SystemClock())
-    waiter.wake()
+    bell = Bell()
+    waiter = Waiter(any_redis.connect(), bell, SystemClock())
+    bell.ring()
 
     started = time.monotonic()
     waiter.read({"q": "0-0"}, 4.0)

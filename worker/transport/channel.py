@@ -83,7 +83,6 @@ class Channel(untyped.Channel):  # type: ignore[misc]
         self.options = connection.options
         self.client = connection.redis
         self.hand = Hand(self.client, self.options)
-        self._room = connection.room
         self._sources: dict[str, Source] = {}
         self._handlers: dict[str, tuple[Handler, bool]] = {}
         # Taken, and not handed over because a callback raised before their turn.
@@ -134,9 +133,22 @@ class Channel(untyped.Channel):  # type: ignore[misc]
         """The queues consumed from."""
         return [self._source(queue) for queue in self._active_queues]
 
-    def touch_in(self, now: float) -> float:
-        """Seconds until what is in hand must be kept alive."""
-        return max(0.001, self._touch_at - now) if len(self.hand) else self.options.min_idle
+    def is_due(self, now: float) -> bool:
+        """Whether `deliver` may have something to do."""
+        return bool(self._waiting) or self.hand.has_acks or self.due_in(now) <= 0
+
+    def due_in(self, now: float) -> float:
+        """Seconds until `deliver` has something to do of itself: to take, to look around, or to keep alive."""
+        seconds = self._touch_at - now if len(self.hand) else self.options.min_idle
+        if self.can_take:
+            seconds = min(seconds, *(source.due_at - now for source in self.sources()))
+        return max(0.0, seconds)
+
+    def has_news(self, queue: str) -> None:
+        """The queue has an entry that nobody was given yet."""
+        source = self._sources.get(queue)
+        if source is not None:
+            source.last = None
 
     def deliver(self) -> int:
         """Hand over what is there now, at most one batch, and say how many that were. Sends the acks that wait."""
@@ -154,7 +166,10 @@ class Channel(untyped.Channel):  # type: ignore[misc]
             room = self.qos.can_consume_max_estimate()
             if room <= 0:
                 break
-            messages = self._source(queue).take(self, room, self.hand)
+            source = self._source(queue)
+            if source.due_at > now:
+                continue
+            messages = source.take(self, room, self.hand)
             # In hand at once: the last of a batch must not look abandoned while a callback works on the first.
             self.hand.add_many([message.delivery_tag for message in messages], now)
             self._waiting.extend(messages)
@@ -203,8 +218,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         self.hand.ack(delivery_tag)
-        if not self._room.is_set():
-            self._room.set()
+        self.transport.stir()
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         if not requeue:
@@ -212,7 +226,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
             return
         self.hand.put_back([delivery_tag])
         self._source(delivery_tag.partition("@")[2]).look_soon()
-        self._room.set()
+        self.transport.stir()
 
     def basic_recover(self, requeue: bool = False) -> None:
         if not requeue:
@@ -228,7 +242,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
             redis.RedisError: kept, and sent with the next flush; until then the entries may come again.
         """
         self.hand.ack_many(tags)
-        self._room.set()
+        self.transport.stir()
 
     def flush_acks(self) -> None:
         """
@@ -247,7 +261,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
         """The same for many."""
         for tag in tags:
             self.hand.forget(tag)
-        self._room.set()
+        self.transport.stir()
 
     def adopt(self, tags: Iterable[str]) -> None:
         """Take into hand what an earlier channel of this consumer handed over and is still being worked on."""

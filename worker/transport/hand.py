@@ -43,6 +43,11 @@ class Hand:
     def add_many(self, tags: Iterable[str], now: float) -> None:
         self._taken.update(dict.fromkeys(tags, now))
 
+    @property
+    def has_acks(self) -> bool:
+        """Whether acks wait to be sent."""
+        return bool(self._acks)
+
     def tags(self) -> list[str]:
         return list(self._taken)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from worker.bell import Bell
 from worker.clock import Clock, SystemClock
 from worker.connection import Connect, connect
 
@@ -42,6 +43,8 @@ class Options:
     #: Who makes the Redis clients.
     connect: Connect = connect
     clock: Clock = field(default_factory=SystemClock)
+    #: Rung to end a wait for messages.
+    bell: Bell = field(default_factory=Bell)
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= 1000:

@@ -18,6 +18,8 @@ _TAKE = Script("take")
 
 #: Seconds between two looks for what silent consumers left, at least.
 _LOOK_AGAIN = 0.2
+#: Seconds between two looks whether full lanes have become emptier.
+_FULL_AGAIN = 0.02
 _FIRST = "0-0"
 
 
@@ -36,6 +38,14 @@ class Source:
         self._options = options
         self._keys = [queue, options.lanes.get(queue, queue), options.dead.get(queue, queue)]
         self._cursor = _FIRST
+        self._again_at = 0.0
+
+    @property
+    def due_at(self) -> float:
+        """When to take again, on CLOCK_BOOTTIME: there may be something new, or something left by a silent consumer."""
+        if self.full:
+            return min(self._again_at, self.look_at)
+        return 0.0 if self.last is None else self.look_at
 
     def take(self, channel: Any, count: int, in_hand: Container[str]) -> list[StreamMessage]:
         """Take at most ``count`` entries, without waiting, and leave out what is ``in_hand`` (delivery tags)."""
@@ -56,13 +66,16 @@ class Source:
         new: list[Any]
         match reply:
             case [b"taken", cursor, silent, new]:
-                self.last, self.full = None, False
+                # One that did not get as many as it asked for has seen the end.
+                is_end = bool(new) and len(silent) + len(new) < min(count, options.batch)
+                self.last, self.full = new[-1][0].decode() if is_end else None, False
             case [b"empty", cursor, last]:
                 silent, new = [], []
                 self.last, self.full = last.decode(), False
             case [b"full", cursor, silent]:
                 new = []
                 self.last, self.full = None, True
+                self._again_at = now + _FULL_AGAIN
             case other:
                 raise AssertionError(other)
         if looks:

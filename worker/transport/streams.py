@@ -52,9 +52,8 @@ class Transport(untyped.Transport):  # type: ignore[misc]
         super().__init__(client, **kwargs)
         self.options = Options.of(client.transport_options)
         self.redis = self.options.connect(redis_url(client), client_name=self.options.client_name)
-        self._waiter = Waiter(self.redis, self.options.clock)
-        #: Set by whoever frees a prefetch slot, in any thread.
-        self.room = self._waiter.room
+        self._waiter = Waiter(self.redis, self.options.bell, self.options.clock)
+        self._is_woken = False
 
     def driver_version(self) -> str:
         return redis.__version__
@@ -80,21 +79,33 @@ class Transport(untyped.Transport):  # type: ignore[misc]
         Raises:
             TimeoutError: the time is over, or somebody called `wake`. Nothing was handed over.
         """
-        clock, waiter = self.options.clock, self._waiter
-        deadline = None if timeout is None else clock.boottime() + timeout
+        boottime, bell = self.options.clock.boottime, self._waiter.bell
+        deadline = None if timeout is None else boottime() + timeout
         while True:
-            waiter.room.clear()
-            if sum([channel.deliver() for channel in list(self.channels)]):
+            bell.clear()
+            # Whatever else there is to do: the first channel is not to wait behind it.
+            self._wait(0.0)
+            if self._is_due() and sum([channel.deliver() for channel in list(self.channels)]):
+                # What comes from now on is known of at the next call.
+                self._waiter.arm(self._awaited())
                 return
-            left = _BLOCK if deadline is None else deadline - clock.boottime()
-            if waiter.woken or left <= 0:
-                waiter.reset()
+            left = _BLOCK if deadline is None else deadline - boottime()
+            if self._is_woken:
+                left = 0.0
+            if left > 0:
+                self._wait(min(left, _BLOCK))
+            elif not self._is_due():
+                self._is_woken = False
                 raise TimeoutError("nothing to hand over")
-            self._wait(min(left, _BLOCK))
 
     def wake(self) -> None:
         """End a blocked `drain_events`, or else the next one that finds nothing. Any thread."""
-        self._waiter.wake()
+        self._is_woken = True
+        self._waiter.bell.ring()
+
+    def stir(self) -> None:
+        """A prefetch slot may have become free. Any thread."""
+        self._waiter.stir()
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         if include_password:
@@ -104,27 +115,29 @@ class Transport(untyped.Transport):  # type: ignore[misc]
         # The query may hold a password too.
         return f"{parts.scheme}://{mask + '@' if '@' in parts.netloc else ''}{host}{parts.path}"
 
+    def _is_due(self) -> bool:
+        now = self.options.clock.boottime()
+        return any([channel.is_due(now) for channel in self.channels])
+
+    def _awaited(self) -> dict[str, str]:
+        """The queues in which nothing was left, with the ids to wait after."""
+        able = [channel for channel in self.channels if channel.can_take]
+        return {one.queue: one.last for channel in able for one in channel.sources() if one.last}
+
     def _wait(self, seconds: float) -> None:
-        after: dict[str, str] = {}
+        """Wait until there may be something to hand over, or to keep alive."""
         now = self.options.clock.boottime()
         for channel in self.channels:
-            sources = channel.sources()
-            seconds = min(seconds, channel.touch_in(now))
-            if sources and not channel.can_take:
+            seconds = min(seconds, channel.due_in(now))
+            if not channel.can_take and channel.sources():
                 seconds = min(seconds, _RECHECK)
-                continue
-            for source in sources:
-                if source.full:
-                    seconds = min(seconds, _RECHECK)
-                elif source.last is None:
-                    return  # Something may be there already.
-                else:
-                    after[source.queue] = source.last
-                seconds = min(seconds, max(0.001, source.look_at - now))
-        if after:
-            self._waiter.read(after, seconds)
-        else:
+        after = self._awaited()
+        if not after:
             self._waiter.rest(seconds)
+            return
+        for queue in self._waiter.read(after, seconds):
+            for channel in self.channels:
+                channel.has_news(queue)
 
 
 def redis_url(client: Any) -> str:

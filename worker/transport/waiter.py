@@ -2,98 +2,88 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
+import redis
+
+from worker.line import Line, Reply
 
 if TYPE_CHECKING:
-    import redis
-
+    from worker.bell import Bell
     from worker.clock import Clock
 
-#: Seconds that `Waiter.wake` goes on trying: longer than any one read blocks.
-_TRY_FOR = 1.0
+#: Seconds that the server takes at most to say that nothing came.
+_BLOCK = 0.5
+#: Seconds after which a server that says nothing at all counts as away.
+_DEAD = 5.0
+#: Seconds that a read blocks on a connection that cannot be watched beside the bell.
+_BLIND = 0.02
 
 
 class Waiter:
-    """Waits for entries on a connection of its own, so that nobody else's command waits behind it."""
+    """
+    Waits for entries on a connection of its own, so that nobody else's command waits behind it. A read that the bell
+    has ended stays out, and the next wait goes on with it.
+    """
 
-    def __init__(self, client: redis.Redis, clock: Clock) -> None:
-        self._client = client
+    def __init__(self, client: redis.Redis, bell: Bell, clock: Clock) -> None:
+        self.bell = bell
+        self._line = Line(client)
         self._clock = clock
-        self._connection: Any = None
-        self._id = 0
-        self._blocked = False
-        self._woken = threading.Event()
-        #: Set when a prefetch slot may have become free.
-        self.room = threading.Event()
+        self._reply: Reply | None = None
+        self._dead_at = 0.0
+        self._is_waiting = False
 
-    @property
-    def woken(self) -> bool:
-        return self._woken.is_set()
-
-    def reset(self) -> None:
-        """Take note of the wake; the next read blocks again."""
-        self._woken.clear()
-
-    def rest(self, seconds: float) -> None:
-        """Wait for room or a wake, with nothing to read."""
-        if not self.woken:
-            self._clock.wait(self.room, seconds)
-        self.room.clear()
-
-    def read(self, after: dict[str, str], seconds: float) -> None:
+    def read(self, after: dict[str, str], seconds: float) -> list[str]:
         """
-        Return once a stream has an entry after its id, the time is over, or somebody wakes us.
+        Return once a stream has an entry after its id, the time is over, or the bell rings. The streams that have
+        one are named.
 
         Raises:
             redis.RedisError: the server is away.
         """
-        connection = self._connect()
-        self._blocked = True
-        try:
-            # A wake that came before the line above saw no blocked read; one that comes later keeps trying.
-            if self.woken:
-                return
-            block_ms = max(1, int(seconds * 1000))
-            connection.send_command(
-                "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *after.keys(), *after.values()
-            )
-            connection.read_response()
-        except BaseException:
-            # A reply may still be under way: this connection is of no more use.
+        if self._reply is None:
+            self._send(after, seconds)
+        fd = self._line.fileno()
+        reply = self._reply
+        if reply is not None and (fd is None or self._wait(seconds, fd)):
+            self._reply = None
+            # Pairs of name and entries; fakeredis makes a dict of them.
+            return [name.decode() for name in dict(reply.get() or ())]
+        if self._clock.boottime() > self._dead_at:
             self.close()
-            raise
-        finally:
-            self._blocked = False
+            raise redis.TimeoutError("the server has not said for seconds that nothing came")
+        return []
 
-    def wake(self) -> None:
-        """End the read that blocks now, or else the next one. Any thread."""
-        self._woken.set()
-        self.room.set()
-        give_up = self._clock.boottime() + _TRY_FOR
-        while self._blocked and self._clock.boottime() < give_up:
-            try:
-                if self._client.client_unblock(self._id):
-                    return
-            except RedisError:
-                return  # Then the read fails as well.
-            # It is about to block: sent, and not yet with the server.
-            self._clock.wait(_NEVER, 0.001)
+    def arm(self, after: dict[str, str]) -> None:
+        """Send the read now, for the next wait to find its answer."""
+        if after and self._reply is None and self._line.fileno() is not None:
+            self._send(after, _BLOCK)
+
+    def rest(self, seconds: float) -> None:
+        """Wait with nothing to read."""
+        self._wait(seconds, None)
+
+    def stir(self) -> None:
+        """End a wait that is on: a slot may have become free. Any thread."""
+        if self._is_waiting:
+            self.bell.ring()
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
-            self._client.connection_pool.release(connection)
+        """Hang up, whatever is out."""
+        self._reply = None
+        self._line.close()
 
-    def _connect(self) -> Any:
-        if self._connection is None:
-            self._connection = self._client.connection_pool.get_connection()
-            self._connection.send_command("CLIENT", "ID")
-            self._id = int(self._connection.read_response())
-        return self._connection
+    def _wait(self, seconds: float, fd: int | None) -> bool:
+        self._is_waiting = True
+        try:
+            return self.bell.wait(seconds, beside=fd)
+        finally:
+            self._is_waiting = False
 
-
-_NEVER = threading.Event()
+    def _send(self, after: dict[str, str], seconds: float) -> None:
+        watched = self._line.fileno() is not None
+        seconds = _BLOCK if watched else min(_BLIND, seconds)
+        block = ("BLOCK", max(1, round(seconds * 1000))) if seconds > 0 else ()
+        self._dead_at = self._clock.boottime() + _BLOCK + _DEAD
+        self._reply = self._line.send("XREAD", "COUNT", 1, *block, "STREAMS", *after.keys(), *after.values())

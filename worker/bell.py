@@ -1,0 +1,51 @@
+"""A bell: rung by any thread, waited for by one, alone or together with a socket."""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import suppress
+
+
+class Bell:
+    """
+    Whoever waits calls `clear` first and then looks for what there is to do: what was laid out before the ring is
+    found then, also when the ring itself was merged with another one.
+    """
+
+    def __init__(self) -> None:
+        self._is_rung = False
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+
+    def fileno(self) -> int:
+        """Readable while it is rung."""
+        return self._read
+
+    @property
+    def is_rung(self) -> bool:
+        return self._is_rung
+
+    def ring(self) -> None:
+        """End the wait, or else the next one. Any thread."""
+        if not self._is_rung:
+            self._is_rung = True
+            os.write(self._write, b"\0")
+
+    def clear(self) -> None:
+        # Always read: a ring may come between its mark and its byte. In this order, a ring that finds the mark and
+        # leaves no byte was made before the caller looks.
+        with suppress(BlockingIOError):
+            os.read(self._read, 1024)
+        self._is_rung = False
+
+    def wait(self, seconds: float, *, beside: int | None = None) -> bool:
+        """Wait for at most so many seconds. True: the descriptor ``beside`` has become readable."""
+        watched = [self._read] if beside is None else [self._read, beside]
+        ready, _, _ = select.select(watched, (), (), max(0.0, seconds))
+        return beside in ready
+
+    def __del__(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
