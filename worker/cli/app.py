@@ -10,6 +10,7 @@ from worker import __version__
 from worker.cli import operate, tools
 from worker.cli.context import Verbs
 from worker.cli.dead import dead
+from worker.cli.simulate import simulate
 from worker.cli.submit import submit
 from worker.cli.watch import watch
 
@@ -49,4 +50,5 @@ app.command()(operate.resume)
 app.add_typer(operate.guard, name="guard")
 app.add_typer(operate.doubt, name="doubt")
 app.add_typer(dead, name="dead")
+app.add_typer(simulate, name="simulate")
 app.add_typer(tools.contracts, name="contracts")
