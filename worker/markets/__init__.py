@@ -9,7 +9,8 @@ What a market takes, as pure functions over values: tick grids, price limits, tr
     price_limits(base, venue) the lowest and the highest price of a Korean stock's day
 
 Time is a parameter everywhere. The facts are in ``data/*.toml``, each with its source and the dates it holds for; a
-day that no table covers is UNKNOWN, neither open nor closed. `Calendar` adds what an operator or the broker says.
+day that no table covers is UNKNOWN, neither open nor closed. `Calendar` adds what an operator or the broker says; an
+adapter reads its option ``calendar`` with `Calendar.from_options`, and hands its option ``funds`` to `check`.
 """
 
 from worker.markets.calendar import Calendar, Day

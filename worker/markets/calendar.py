@@ -76,11 +76,7 @@ class Calendar:
         return listed if listed.state is State.OPEN else _day(day, REGULAR, "a trading day, says the broker")
 
 
-def hours_of(country: Country) -> frozenset[str]:
-    """The tables of hours that a day of that country can have."""
-    return _names()[country]
-
-
+# The tables of hours that a day of each country can have.
 @cache
 def _names() -> Mapping[Country, frozenset[str]]:
     found = table("sessions")["hours"]
@@ -119,8 +115,8 @@ def _overrides(options: Mapping[str, Any], faults: list[str]) -> Iterator[tuple[
             day = _date(text)
             if day is None:
                 faults.append(f"calendar.{name}.{text}: must be a date such as 2027-06-01")
-            elif hours not in hours_of(country) | {CLOSED}:
-                legal = ", ".join(sorted(hours_of(country) | {CLOSED}))
+            elif hours not in _names()[country] | {CLOSED}:
+                legal = ", ".join(sorted(_names()[country] | {CLOSED}))
                 faults.append(f"calendar.{name}.{text}: must be one of {legal}, not {hours!r}")
             else:
                 yield (country, day), hours
