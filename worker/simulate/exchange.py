@@ -192,7 +192,7 @@ class Exchange:
             limit=limit,
             force=ask.terms.force,
             placed_at=now,
-            ends_at=self.rules.venues.end(ask.hours, ask.terms.sessions, now),
+            ends_at=self.rules.venues.end(ask.venue, ask.terms.sessions, now),
             visible_at=now + timedelta(seconds=self.lags.visibility + mishap.hidden),
             at_exchange=at_exchange,
             hold=self.rules.hold(ask, instrument, limit),
@@ -218,8 +218,7 @@ class Exchange:
         self._due = min(self._due, order.refuse_at or order.ends_at)
 
     def _traded(self, order: Order, moment: datetime) -> list[Event]:
-        hours = "US" if order.market == "US" else order.venue
-        if order.at_exchange > moment or not self.rules.venues.trades(hours, order.sessions, moment):
+        if order.at_exchange > moment or not self.rules.venues.trades(order.venue, order.sessions, moment):
             return []
         quote = self._prices.quote(self.rules.instruments[order.symbol], self._second)
         taken = self._taken.get((order.symbol, order.side), 0)

@@ -9,11 +9,12 @@ from decimal import Decimal
 from enum import Enum
 
 from contracts import Side, TimeInForce
+from worker.markets import Phase, Venue
 from worker.simulate.book import Account
 from worker.simulate.orders import Order
 from worker.simulate.prices import Quote
 from worker.simulate.universe import Instrument
-from worker.simulate.venues import AFTER, SEOUL, Venues
+from worker.simulate.venues import AFTER, Venues
 
 
 class Reason(Enum):
@@ -90,11 +91,6 @@ class Ask:
         """The same for another number of shares."""
         return replace(self, quantity=quantity)
 
-    @property
-    def hours(self) -> str:
-        """The venue whose hours count."""
-        return self.venue if self.venue in ("KRX", "NXT", "SOR") else "US"
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -109,7 +105,7 @@ class Rules:
             Refusal
         """
         instrument = self.instruments.get(ask.symbol)
-        if instrument is None or (instrument.market == "US") != (ask.hours == "US"):
+        if instrument is None or instrument.market != Venue(ask.venue).country:
             raise Refusal(Reason.SYMBOL)
         if ask.venue not in ask.terms.venues or (instrument.fund and AFTER in ask.terms.sessions):
             raise Refusal(Reason.VENUE_TYPE)
@@ -154,17 +150,17 @@ class Rules:
         if limit is not None:
             return limit
         limits = instrument.limits()
-        return limits[1] if limits else instrument.base
+        return limits.upper if limits else instrument.base
 
     def _check_hours(self, ask: Ask, now: datetime) -> None:
-        if not self.venues.is_open_day(ask.hours, now.astimezone(SEOUL).date()) and ask.hours != "US":
+        local = now.astimezone(Venue(ask.venue).country.zone)
+        if not self.venues.is_open_day(ask.venue, local.date()):
             raise Refusal(Reason.NOT_A_BUSINESS_DAY)
-        if self.venues.takes(ask.hours, ask.terms.sessions, now):
+        if self.venues.takes(ask.venue, ask.terms.sessions, now):
             return
-        if self.venues.is_before_open(ask.hours, now):
+        if self.venues.is_before_open(ask.venue, now):
             raise Refusal(Reason.BEFORE_OPEN)
-        open_phases = self.venues.phases(ask.hours, now)
-        if any(AFTER in phase.takes for phase in open_phases):
+        if Phase.KRX_AFTER in self.venues.phases(ask.venue, now):
             raise Refusal(Reason.AFTER_MARKET_TYPE)
         raise Refusal(Reason.HOURS)
 
@@ -175,7 +171,7 @@ def _check_price(price: Decimal, instrument: Instrument) -> None:
     limits = instrument.limits()
     if limits is None:
         return
-    if price > limits[1]:
+    if price > limits.upper:
         raise Refusal(Reason.UPPER_LIMIT)
-    if price < limits[0]:
+    if price < limits.lower:
         raise Refusal(Reason.LOWER_LIMIT)

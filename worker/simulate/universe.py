@@ -1,4 +1,4 @@
-"""What can be traded: a small dated file of real symbols, and the price grid each of them lives on."""
+"""What can be traded: a small dated file of real symbols, each on the price grid of its market."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
-#: KRW below which a price moves in that tick; unified for KOSPI, KOSDAQ and KONEX on 2023-01-25 (press of that day).
-STOCK_TICKS = ((2_000, 1), (5_000, 5), (20_000, 10), (50_000, 50), (200_000, 100), (500_000, 500))
-STOCK_TICK_ABOVE = 1_000
-#: The same for ETF and ETN, since December 2023.
-FUND_TICKS = ((2_000, 1),)
-FUND_TICK_ABOVE = 5
-#: Per cent that a Korean price may move from its base, on every venue.
-LIMIT_PERCENT = 30
-US_TICK, US_TICK_BELOW_ONE = Decimal("0.01"), Decimal("0.0001")
+from worker.markets import Kind, PriceLimits, Venue, is_on_grid, nearest, price_limits, tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +33,28 @@ class Instrument:
 
     def tick(self, price: Decimal) -> Decimal:
         """The smallest step at that price."""
-        if self.market == "US":
-            return US_TICK if price >= 1 else US_TICK_BELOW_ONE
-        table, above = (FUND_TICKS, FUND_TICK_ABOVE) if self.fund else (STOCK_TICKS, STOCK_TICK_ABOVE)
-        return Decimal(next((tick for below, tick in table if price < below), above))
+        return tick(price, self._grid, self._kind)
 
     def on_grid(self, price: Decimal) -> bool:
-        return price % self.tick(price) == 0
+        return is_on_grid(price, self._grid, self._kind)
 
     def rounded(self, price: Decimal) -> Decimal:
-        """The legal price at or below."""
-        tick = self.tick(price)
-        return price // tick * tick
+        """The legal price at or below; the lowest one where there is none."""
+        around = nearest(price, self._grid, self._kind)
+        found = around.below or around.above
+        return found.quantize(self.tick(found))
 
-    def limits(self) -> tuple[Decimal, Decimal] | None:
-        """The lowest and the highest price of a Korean day, both rounded inward; none for US symbols."""
-        if self.market == "US":
-            return None
-        lower, upper = (self.base * (100 + way * LIMIT_PERCENT) / 100 for way in (-1, 1))
-        floor = self.rounded(lower)
-        return (floor if floor == lower else floor + self.tick(lower)), self.rounded(upper)
+    def limits(self) -> PriceLimits | None:
+        """The lowest and the highest price of a Korean day; none for US symbols."""
+        return None if self.market == "US" else price_limits(self.base, self._grid, self._kind)
+
+    @property
+    def _grid(self) -> Venue:
+        return Venue.KRX if self.market == "KR" else Venue.NASDAQ
+
+    @property
+    def _kind(self) -> Kind:
+        return Kind.FUND if self.fund else Kind.STOCK
 
 
 @cache

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from contracts import Side
+from worker.markets import PriceLimits
 from worker.simulate.book import Account, Position
 from worker.simulate.exchange import Mishap
 from worker.simulate.kis.codes import FOUND, FOUND_NONE_PAPER
@@ -55,7 +56,7 @@ def buying_power(desk: Desk, asked: Asked, _: Mishap) -> Reply:
             instrument = _korean(symbol)
             limits = instrument.limits()
             if terms is not None and terms.pricing is not Pricing.LIMIT and limits:
-                price = limits[1]
+                price = limits.upper
     quantity = free // price if price else Decimal()
     output = {
         "ord_psbl_cash": str(free),
@@ -97,7 +98,7 @@ def price(desk: Desk, asked: Asked, _: Mishap) -> Reply:
     """``inquire-price``."""
     instrument = _korean(asked.text("FID_INPUT_ISCD"))
     last = desk.exchange.quote_price(instrument.symbol)
-    limits = instrument.limits() or (last, last)
+    limits = instrument.limits() or PriceLimits(last, last)
     moved = last - instrument.base
     output = {
         "stck_shrn_iscd": instrument.symbol,
@@ -107,8 +108,8 @@ def price(desk: Desk, asked: Asked, _: Mishap) -> Reply:
         "prdy_vrss_sign": "2" if moved > 0 else "5" if moved < 0 else "3",
         "prdy_ctrt": f"{moved / instrument.base * 100:.2f}",
         "stck_sdpr": str(instrument.base),
-        "stck_mxpr": str(limits[1]),
-        "stck_llam": str(limits[0]),
+        "stck_mxpr": str(limits.upper),
+        "stck_llam": str(limits.lower),
         "aspr_unit": str(instrument.tick(last)),
         "hts_kor_isnm": instrument.name,
     }

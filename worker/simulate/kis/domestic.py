@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -83,7 +83,7 @@ def daily(desk: Desk, asked: Asked, _: Mishap) -> Reply:
     with desk.exchange.lock:
         desk.exchange.advance()
         period = list(_seen(desk, account, first, last))
-    places = [((one.day, one.number), one) for one in period if _is_wanted(asked, one)]
+    places = [((one.day, one.number), one) for one in filter(_wanted(asked), period)]
     size = PAPER_PAGE if desk.options.is_paper else REAL_PAGE
     newest_first = asked.text("INQR_DVSN", "00") != "01"
     page = page_of(places, size, continued_after(asked, "100"), newest_first)
@@ -126,19 +126,23 @@ def _seen(desk: Desk, account: str, first: date, last: date) -> Iterable[Order]:
             yield seen
 
 
-def _is_wanted(asked: Asked, one: Order) -> bool:
+def _wanted(asked: Asked) -> Callable[[Order], bool]:
     side = _SIDE_CODES.get(asked.text("SLL_BUY_DVSN_CD", "00"))
-    filled = asked.text("CCLD_DVSN", "00")
-    venue = asked.text("EXCG_ID_DVSN_CD", "")
-    return (
-        side in (None, one.side)
-        and asked.text("PDNO", "") in ("", one.symbol)
-        and asked.text("ODNO", "") in ("", one.number)
-        and asked.text("ORD_GNO_BRNO", "") in ("", one.branch)
-        and venue in ("", "ALL", one.venue)
-        and (filled != "01" or one.filled > 0)
-        and (filled != "02" or unfilled(one) > 0)
-    )
+    filled, venue = asked.text("CCLD_DVSN", "00"), asked.text("EXCG_ID_DVSN_CD", "")
+    symbol, number, branch = (asked.text(name, "") for name in ("PDNO", "ODNO", "ORD_GNO_BRNO"))
+
+    def is_wanted(one: Order) -> bool:
+        return (
+            side in (None, one.side)
+            and symbol in ("", one.symbol)
+            and number in ("", one.number)
+            and branch in ("", one.branch)
+            and venue in ("", "ALL", one.venue)
+            and (filled != "01" or one.filled > 0)
+            and (filled != "02" or unfilled(one) > 0)
+        )
+
+    return is_wanted
 
 
 # --- Writing ------------------------------------------------------------------------------------------------

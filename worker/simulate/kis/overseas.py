@@ -34,8 +34,8 @@ def order(desk: Desk, asked: Asked, mishap: Mishap) -> Reply:
     # The real server takes orders before the opening; the paper server does not.
     if desk.options.is_paper:
         venues, now = desk.exchange.rules.venues, desk.exchange.time.now()
-        if venues.takes("US", frozenset({US_REGULAR}), now) and not venues.trades(
-            "US", frozenset({US_REGULAR}), now
+        if venues.takes("NYSE", frozenset({US_REGULAR}), now) and not venues.trades(
+            "NYSE", frozenset({US_REGULAR}), now
         ):
             raise Refusal(Reason.BEFORE_OPEN)
     return desk.ordered(desk.exchange.place(ask, mishap))
