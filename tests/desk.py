@@ -116,6 +116,10 @@ class Outbox:
         self.waiting.extend(batch)
 
     def turn(self) -> bool:
+        """Nothing leaves of itself."""
+        return False
+
+    def work(self) -> bool:
         run = [self.waiting.popleft() for _ in range(min(self._run, len(self.waiting)))]
         if run:
             self._sender.work(run)
@@ -213,8 +217,8 @@ class Desk:
         """Everything once. True: something was done."""
         done = self.take()
         done |= self.engine.turn()
-        done |= self.orders.turn()
-        return self.cancels.turn() or done
+        done |= self.orders.work()
+        return self.cancels.work() or done
 
     def work(self) -> None:
         """Go on until there is nothing to do, as far as the clock stands."""

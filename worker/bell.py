@@ -40,11 +40,10 @@ class Bell:
             os.read(self._read, 1024)
         self._is_rung = False
 
-    def wait(self, seconds: float, *, beside: int | None = None) -> bool:
-        """Wait for at most so many seconds. True: the descriptor ``beside`` has become readable."""
-        watched = [self._read] if beside is None else [self._read, beside]
-        ready, _, _ = select.select(watched, (), (), max(0.0, seconds))
-        return beside in ready
+    def wait(self, seconds: float, *beside: int) -> list[int]:
+        """Wait for at most so many seconds. Returns which of the descriptors ``beside`` it are readable."""
+        ready, _, _ = select.select((self._read, *beside), (), (), max(0.0, seconds))
+        return [fd for fd in ready if fd != self._read]
 
     def __del__(self) -> None:
         os.close(self._read)

@@ -3,21 +3,21 @@ The flow of one intent on one route, from a delivery to its end, in batches of w
 
 ::
 
-    deliver ─▶ arrived ─▶ claim ─▶ ready ─▶ launch ─▶ sender ─▶ ended ─▶ settle ─▶ ack
-                  │                  ▲         │                            │
-                bury                 │         └── barred ─────────────────▶│
-            (dead letters)           └─────────── the lane's next ◀─────────┘
+    deliver ─▶ read ─▶ claim ─▶ ready ─▶ launch ─▶ sender ─▶ ended ─▶ settle ─▶ ack
+                 │                 ▲        │                            │
+               bury                │        └── barred ─────────────────▶│
+           (dead letters)          └─────────── the lane's next ◀────────┘
 
 What can leave at once is launched together with its claim. One thread calls ``turn``; others only hand things in.
+While Redis works one batch's claims and another's settlements, this thread reads the next and feeds the broker.
 Every step keeps what it works on until Redis has confirmed it, so after an outage the same call is made again.
 """
 
 from __future__ import annotations
 
 import heapq
-import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count, islice
@@ -37,6 +37,7 @@ from worker.ledger import Ledger
 from worker.ledger.records import (
     Barred,
     Buried,
+    Claim,
     Conflict,
     Gate,
     Granted,
@@ -67,6 +68,9 @@ class Outbox(Protocol):
 
     def send(self, batch: Sequence[Held]) -> None: ...
 
+    def turn(self) -> bool:
+        """Do what is to be done in the caller's own thread. True: something was."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineRules:
@@ -94,14 +98,16 @@ class Engine:
         acks: Acks,
         journal: Journal,
         clock: Clock,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
+        """``wake`` ends the wait of the thread that calls ``turn``."""
         self._ledger = ledger
         self._broker = broker
         self._rules = rules
         self._acks = acks
         self._journal = journal
         self._clock = clock
-        self._wake_up = threading.Event()
+        self._wake = wake
         self.orders: Outbox
         self.cancels: Outbox
         self.hands = Hands()
@@ -121,11 +127,12 @@ class Engine:
         self._reader = Reader(rules.route, rules.max_age, clock)
 
         # Filled by other threads; deque.append is atomic.
-        self._arrived: deque[Candidate | Burial] = deque()
-        self._urgent: deque[Candidate] = deque()
+        self._delivered: deque[Delivery] = deque()
         self._handed: deque[Handed] = deque()
         self._returned: deque[tuple[Held, float]] = deque()
-        # The front's own.
+        # Its own.
+        self._arrived: deque[Candidate | Burial] = deque()
+        self._urgent: deque[Candidate] = deque()
         self._candidates: list[Candidate] = []
         self._burials: deque[Burial] = deque()
         self._ready: deque[Held] = deque()
@@ -133,19 +140,13 @@ class Engine:
         self._delayed: list[tuple[float, int, Held]] = []
         self._kept: OrderedDict[str, tuple[bytes, ExecutionIntent]] = OrderedDict()
         self._count = count()
-        self._draining = False
+        self.is_draining = False
 
     # What other threads call.
 
     def deliver(self, delivery: Delivery) -> None:
-        """Take one delivery from the queue, and read it."""
-        self._journal.received(delivery)
-        one = self._reader.read(delivery)
-        if isinstance(one, Candidate) and one.entry.target:
-            self._urgent.append(one)
-        else:
-            self._arrived.append(one)
-        self.wake()
+        """Take one delivery from the queue. Another thread than that of ``turn`` then calls `wake`."""
+        self._delivered.append(delivery)
 
     def hand(self, handed: Iterable[Handed]) -> None:
         """Take intents that the ledger has handed to this worker."""
@@ -162,18 +163,18 @@ class Engine:
 
     def wants_more(self) -> bool:
         """Whether the intake should go on reading intents."""
-        return not self._draining and len(self._arrived) < 2 * BATCH
+        return not self.is_draining and len(self._delivered) + len(self._arrived) < 2 * BATCH
 
     def room(self) -> int:
         """How many intents it would take from the ledger now."""
-        if self._draining:
+        if self.is_draining:
             return 0
         in_work = len(self._ready) + len(self._handed) + self.orders.in_flight
         return max(0, self._depth() * 3 // 2 - in_work)
 
     def appetite(self) -> int:
         """How many deliveries it would hold unanswered: what keeps the broker busy, the rest is left to other workers."""
-        return 2 * self._depth()
+        return 3 * self._depth()
 
     def _depth(self) -> int:
         """How many orders keep the broker busy: one for each thread, or more where it answers at once."""
@@ -181,13 +182,12 @@ class Engine:
         return max(self._rules.concurrency, min(busy, DEPTH_MAX))
 
     def wake(self) -> None:
-        """End a wait."""
-        if not self._wake_up.is_set():
-            self._wake_up.set()
+        """Let the next turn be soon."""
+        self._wake()
 
     def is_empty(self) -> bool:
         """Nothing is in hand."""
-        arrived = self._urgent or self._arrived or self._candidates or self._burials
+        arrived = self._delivered or self._urgent or self._arrived or self._candidates or self._burials
         on_the_way = arrived or self._handed or self._returned
         return self.hands.is_empty() and self.settler.is_empty() and not on_the_way
 
@@ -199,26 +199,38 @@ class Engine:
 
     def turn(self) -> bool:
         """Do once what is ready. True: something was done, and there may be more at once."""
-        done = self.settler.turn()
+        settle = self.settler.ask()
+        if not self._arrived:
+            self._read()
+        claim = self._ask_claim()
+        # Meanwhile, what needs no answer.
+        done = self._send_in_place() | self._read()
+        for answer in (settle, claim):
+            if answer is not None:
+                answer()
+                done = True
         self._take_in()
-        done |= self._draining and self._give_back()
-        done |= self._claim()
+        done |= self.is_draining and self._give_back()
         done |= self._bury()
         while self._cancel():
             done = True
         done |= self._launch()
+        if not self._arrived:
+            done |= self._send_in_place()
         return done
 
-    def wait(self, seconds: float) -> None:
-        """Wait until something comes in, or a delay is over."""
+    def _send_in_place(self) -> bool:
+        return self.orders.turn() | self.cancels.turn()
+
+    def patience(self, seconds: float) -> float:
+        """How long nothing needs to be done, as far as it can tell now; at most so many seconds."""
         if self._delayed:
-            seconds = min(seconds, max(0.001, self._delayed[0][0] - self._clock.boottime()))
-        self._clock.wait(self._wake_up, seconds)
-        self._wake_up.clear()
+            return min(seconds, max(0.001, self._delayed[0][0] - self._clock.boottime()))
+        return seconds
 
     def drain(self) -> None:
         """From here on take no more, and give back what was not launched. What is in flight still has to be settled."""
-        self._draining = self.settler.is_leaving = True
+        self.is_draining = self.settler.is_leaving = True
 
     def _give_back(self) -> bool:
         """Whatever was not launched, also what other threads still bring: the intake may be in the midst of a batch."""
@@ -227,6 +239,8 @@ class Engine:
         if never_launched:
             self._ledger.release([(one.intent.intent_id, one.token) for one in never_launched])
         deliveries = [one.delivery for one in self._candidates]
+        while self._delivered:
+            deliveries.append(self._delivered.popleft())
         for arrivals in (self._urgent, self._arrived):
             while arrivals:
                 deliveries.append(arrivals.popleft().delivery)
@@ -259,7 +273,7 @@ class Engine:
     def _take_in(self) -> None:
         while self._returned:
             held, seconds = self._returned.popleft()
-            if self._draining:
+            if self.is_draining:
                 self._give_up(held)
             elif seconds > 0:
                 self._delay(held, seconds)
@@ -284,15 +298,31 @@ class Engine:
 
     # 2. What came from the queue.
 
-    def _claim(self) -> bool:
+    def _read(self) -> bool:
+        """Read all that came, so that no CANCEL is behind an order."""
+        came = len(self._delivered)
+        for _ in range(came):
+            delivery = self._delivered.popleft()
+            self._journal.received(delivery)
+            one = self._reader.read(delivery)
+            if isinstance(one, Candidate) and one.entry.target:
+                self._urgent.append(one)
+            else:
+                self._arrived.append(one)
+        return came > 0
+
+    def _ask_claim(self) -> Callable[[], None] | None:
+        """Begin to claim one batch, if there is one. What is returned waits for the answer, and acts on it."""
         if not self._candidates and (self._urgent or (self._arrived and self.room() > 0)):
             self._take_arrived()
         if not self._candidates:
-            return False
-        batch = self._candidates
+            return None
         started = self._clock.boottime()
-        claims = self._ledger.claim([one.entry for one in batch], self._room_to_launch())
-        self._candidates = []
+        asked = self._ledger.ask_claim([one.entry for one in self._candidates], self._room_to_launch())
+        return lambda: self._claimed(asked.get(), started)
+
+    def _claimed(self, claims: list[Claim], started: float) -> None:
+        batch, self._candidates = self._candidates, []
         done: list[Delivery] = []
         leaving: list[Held] = []
         granted = 0
@@ -319,7 +349,6 @@ class Engine:
             self._acks.ack(done)
         self._journal.claimed(len(batch), granted, self._clock.boottime() - started)
         self._journal.launched(leaving, 0.0)
-        return True
 
     def _room_to_launch(self) -> int:
         """How many orders may leave together with their claims. None go before those that are ready already."""

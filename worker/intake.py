@@ -1,4 +1,4 @@
-"""One route's way in: one thread that reads the queues, in order, and hands every message on."""
+"""One route's way in: reads the queues, in order, and hands every message on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import random
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -16,7 +16,9 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 import worker.transport  # noqa: F401 (teaches kombu redis-streams://)
+from worker.bell import Bell
 from worker.clock import Clock, SystemClock
+from worker.line import Line
 from worker.transport import untyped
 from worker.transport.hand import Hand
 from worker.transport.options import Options
@@ -40,6 +42,8 @@ _KOMBU_REDIS: Mapping[str, Any] = {
     "unacked_restore_throttle": 1,
 }
 
+_NEVER = threading.Event()
+
 #: What an unreachable queue raises besides its transport's own errors.
 _AWAY: tuple[type[BaseException], ...] = (KombuError, RedisError, OSError)
 
@@ -62,7 +66,8 @@ class Delivery:
 
 class Intake:
     """
-    Reads ``queues`` in the order given, every round, and hands each message to ``deliver`` in the thread of `run`.
+    Reads ``queues`` in the order given, every round, and hands each message to ``deliver``, in the thread that calls
+    `turn`, or `run`, which turns until it is told to stop.
 
     While ``want`` says no, nothing is taken, except from the first of several queues. At most ``prefetch``
     messages of a queue are out at a time; on redis-streams also at most as many as ``hold`` says at each turn, so
@@ -81,7 +86,9 @@ class Intake:
         on_state: Callable[[bool], None] | None = None,
         clock: Clock | None = None,
         hold: Callable[[], int] | None = None,
+        bell: Bell | None = None,
     ) -> None:
+        """``bell``, when it rings, does what `wake` does while nothing can be taken."""
         #: Whether messages can come.
         self.connected = False
         #: Why the queue is away, for people; None while it is there.
@@ -96,38 +103,69 @@ class Intake:
         #: When the loop last turned, on ``clock.boottime()``. A Redis that hangs may hold it up for some 10 s.
         self.beat = self._clock.boottime()
         self._fault: BaseException | None = None
+        self._bell = bell or Bell()
+        self._open: tuple[Any, list[Any]] | None = None
+        self._tries, self._retry_at = 0, 0.0
         self._line: _Line
         if urlsplit(url).scheme.partition("+")[0] in SCHEMES:
-            self._line = _Streams(url, Options.of(transport_options), transport_options)
+            self._line = _Streams(url, {"bell": self._bell, **transport_options})
         else:
             self._line = _Others(url, transport_options, self._clock)
         transport = self._line.connection().get_transport_cls()
         self._away = (*_AWAY, *transport.connection_errors, *transport.channel_errors)
 
+    @property
+    def can_be_woken(self) -> bool:
+        """Whether `wake` ends a wait of `turn`, so that one thread can wait for messages and for other things."""
+        return isinstance(self._line, _Streams)
+
     def run(self, stop: threading.Event) -> None:
         """Read until ``stop`` is set. A queue that is away is waited for, however long it takes."""
-        tries = 0
-        while not stop.is_set():
-            try:
-                with self._open() as (connection, consumers):
-                    self._set_state(True)
-                    while not stop.is_set():
-                        self._turn(connection, consumers)
-                        tries, self.error = 0, None
-                    self._line.turn()
-            except self._away as error:
-                if self._fault is not None:
-                    raise self._fault from None
-                self.error = f"{type(error).__name__}: {error}"
-            finally:
-                self._set_state(False)
-            delay = min(_RETRY_MAX, _RETRY_FIRST * 2**tries)
-            tries = min(tries + 1, 10)
-            self._rest(stop, random.uniform(delay / 2, delay))
+        try:
+            while not stop.is_set():
+                self.turn(_TURN)
+            with suppress(*self._away):
+                self._line.turn()
+        finally:
+            self.hang_up()
+
+    def turn(self, seconds: float) -> None:
+        """
+        Hand on what is there; if nothing is, wait for it, for at most so many seconds or until `wake`. A queue that
+        is away is tried again with growing pauses; meanwhile this only waits.
+        """
+        self.beat = self._clock.boottime()
+        try:
+            if self._open is None:
+                if self.beat < self._retry_at:
+                    self._rest(min(seconds, self._retry_at - self.beat))
+                    return
+                self._open = self._connect()
+                self._set_state(True)
+            self._take(*self._open, seconds)
+            self._tries, self.error = 0, None
+        except self._away as error:
+            if self._fault is not None:
+                raise self._fault from None
+            self.error = f"{type(error).__name__}: {error}"
+            self.hang_up()
+            delay = min(_RETRY_MAX, _RETRY_FIRST * 2**self._tries)
+            self._tries = min(self._tries + 1, 10)
+            self._retry_at = self._clock.boottime() + random.uniform(delay / 2, delay)
 
     def wake(self) -> None:
-        """End the wait for messages now, so that `run` sees its ``stop``. Any thread."""
+        """End the wait for messages now. Any thread."""
         self._line.wake()
+        self._bell.ring()
+
+    def hang_up(self) -> None:
+        """Give the connection back. The thread of `turn`; a later turn connects anew."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            self._line.closed()
+            with suppress(*self._away):
+                opened[0].release()
+        self._set_state(False)
 
     def ack(self, deliveries: Iterable[Delivery]) -> None:
         """
@@ -147,9 +185,7 @@ class Intake:
         """Send the last acks and give back what sends them. Call it last."""
         self._line.close()
 
-    @contextmanager
-    def _open(self) -> Iterator[tuple[Any, list[Any]]]:
-        self.beat = self._clock.boottime()
+    def _connect(self) -> tuple[Any, list[Any]]:
         connection = self._line.connection()
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
@@ -158,11 +194,12 @@ class Intake:
             self._line.opened({q: c.channel for q, c in zip(self._queues, consumers, strict=True)})
             for consumer in consumers:
                 consumer.consume()
-            yield connection, consumers
-        finally:
+        except BaseException:
             self._line.closed()
             with suppress(*self._away):
                 connection.release()
+            raise
+        return connection, consumers
 
     def _consumer(self, channel: Any, queue: str) -> Any:
         return untyped.Consumer(
@@ -175,8 +212,7 @@ class Intake:
             prefetch_count=self._prefetch,
         )
 
-    def _turn(self, connection: Any, consumers: list[Any]) -> None:
-        self.beat = self._clock.boottime()
+    def _take(self, connection: Any, consumers: list[Any], seconds: float) -> None:
         wanted = self._want()
         for consumer in consumers[1:] or consumers:
             self._line.flow(consumer, wanted)
@@ -186,7 +222,8 @@ class Intake:
                 self._line.limit(consumer, count)
         self._line.turn()
         with suppress(TimeoutError):
-            connection.drain_events(timeout=self._line.patience() if wanted else _PAUSED_TURN)
+            patience = self._line.patience() if wanted else _PAUSED_TURN
+            connection.drain_events(timeout=min(seconds, patience))
 
     def _hand_on(self, queue: str, message: Any, fault: str | None) -> None:
         about, body = message.delivery_info, message.body or b""
@@ -206,11 +243,13 @@ class Intake:
             self._fault = fault_of_ours
             raise
 
-    def _rest(self, stop: threading.Event, seconds: float) -> None:
-        until = self._clock.boottime() + seconds
-        while not stop.is_set() and (left := until - self._clock.boottime()) > 0:
-            self.beat = self._clock.boottime()
-            self._clock.wait(stop, min(left, _TURN))
+    def _rest(self, seconds: float) -> None:
+        if self.can_be_woken:
+            self._bell.wait(seconds)
+            self._bell.clear()
+        else:
+            # There the bell is for another thread.
+            self._clock.wait(_NEVER, seconds)
 
     def _set_state(self, connected: bool) -> None:
         if connected != self.connected:
@@ -246,7 +285,8 @@ class _Line(Protocol):
 class _Streams:
     """redis-streams: acks leave at once, on a client of their own, from whichever thread they come."""
 
-    def __init__(self, url: str, options: Options, transport_options: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, transport_options: Mapping[str, Any]) -> None:
+        options = Options.of(transport_options)
         self.held: dict[Delivery, None] = {}
         self._url = url
         # One consumer name for good: after a reconnect, what is in hand is still ours.
@@ -254,7 +294,8 @@ class _Streams:
         self._client = options.connect(
             redis_url(self.connection()), client_name=options.client_name + "-acks"
         )
-        self._acks = Hand(self._client, options)
+        self._line = Line(self._client)
+        self._acks = Hand(self._client, options, self._line)
         self._channels: Mapping[str, Any] = {}
 
     def connection(self) -> Any:
@@ -297,6 +338,8 @@ class _Streams:
     def close(self) -> None:
         with suppress(RedisError):
             self._acks.flush()
+            self._acks.confirm()
+        self._line.close()
         self._client.close()
 
     def _forget(self, deliveries: Iterable[Delivery]) -> list[str]:

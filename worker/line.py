@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import hiredis
 import redis
 
 #: In place of a reply that is not here yet.
 _NOTHING = object()
+
+
+class Sent(Protocol):
+    """What is on its way."""
+
+    def get(self) -> Any:
+        """
+        Wait for the answer.
+
+        Raises:
+            redis.RedisError: what the server said, or that the connection broke: nothing is known of the command.
+        """
 
 
 class Reply:
@@ -22,12 +36,6 @@ class Reply:
         self._value: Any = _NOTHING
 
     def get(self) -> Any:
-        """
-        Wait for it.
-
-        Raises:
-            redis.RedisError: what the server said, or that the connection broke: nothing is known of the command.
-        """
         if self._value is _NOTHING:
             self._line.read_until(self)
         if isinstance(self._value, Exception):
@@ -53,23 +61,33 @@ class Line:
         self._connection: Any = None
         self._out: deque[Reply] = deque()
 
-    def send(self, *command: str | bytes | int | float) -> Reply:
+    def send(self, *command: Any) -> Reply:
         """
-        Send one command.
+        Send one command: its words as ``str``, ``bytes``, ``int`` or ``float``.
 
         Raises:
             redis.RedisError: it may or may not have arrived.
         """
         try:
-            connection = self._connect()
             # No health check: its PING would take the place of a reply that is out.
-            connection.send_packed_command(connection.pack_command(*command), check_health=False)
+            self._connect().send_packed_command([hiredis.pack_command(command)], check_health=False)
         except BaseException as error:
             self._break(error)
             raise
         reply = Reply(self)
         self._out.append(reply)
         return reply
+
+    def eval(self, text: str, digest: str, keys: Sequence[str], args: Sequence[Any]) -> Sent:
+        """
+        Send a call of a script, by its digest. A server that does not know it yet is told when the answer is got.
+
+        Raises:
+            redis.RedisError: it may or may not have arrived.
+        """
+        return _Eval(
+            self, self.send("EVALSHA", digest, len(keys), *keys, *args), (text, len(keys), *keys, *args)
+        )
 
     def read_until(self, wanted: Reply) -> None:
         """Read replies up to this one."""
@@ -111,3 +129,17 @@ class Line:
         if connection is not None:
             connection.disconnect()
             self._pool.release(connection)
+
+
+class _Eval:
+    def __init__(self, line: Line, reply: Reply, again: tuple[Any, ...]) -> None:
+        self._line = line
+        self._reply = reply
+        self._again = again
+
+    def get(self) -> Any:
+        try:
+            return self._reply.get()
+        except redis.exceptions.NoScriptError:
+            # Nothing ran: a restart or SCRIPT FLUSH.
+            return self._line.send("EVAL", *self._again).get()

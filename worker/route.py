@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from contracts import Code
+from worker.bell import Bell
 from worker.brokers import (
     BaseBrokerAdapter,
     BrokerEngine,
@@ -22,10 +23,11 @@ from worker.durability import weaknesses
 from worker.engine import Engine, EngineRules
 from worker.errors import ConfigError, StateLost, Unavailable
 from worker.guard import OpenGuard
-from worker.intake import Intake
+from worker.intake import Delivery, Intake
 from worker.journal import Journal
 from worker.ledger import USER_TIMEOUT, Ledger, LedgerRules
 from worker.ledger.registry import enlist
+from worker.line import Line
 from worker.logs import Event, Logger
 from worker.metrics import Metrics
 from worker.resolver import Resolver, ResolverRules
@@ -36,6 +38,8 @@ from worker.upkeep import Upkeep
 
 #: Seconds between two tries to reach a Redis that is away, at first and at most.
 _RETRY_FIRST, _RETRY_MAX = 0.1, 5.0
+#: Seconds that the engine waits for something to do before it looks by itself.
+_IDLE = 0.2
 #: Seconds without a turn of a loop after which the worker counts as hung.
 HUNG = 30.0
 
@@ -68,12 +72,15 @@ class Route:
         self._clock = clock
         self._fail = fail
         self._start_halted = start_halted
+        self._bell = Bell()
         self._client = connect(settings.redis_url, client_name=f"execworker:{worker}")
 
         self._adapter = build_adapter(self.settings, clock)
         self._broker = build_broker(self.settings, self._adapter, clock)
         lag = self._adapter.visibility_lag if self._adapter else 0.0
-        self._ledger = Ledger(self._client, name, worker, _ledger_rules(self.settings, lag), clock)
+        rules = _ledger_rules(self.settings, lag)
+        self._line = Line(self._client)
+        self._ledger = Ledger(self._client, name, worker, rules, clock, self._line)
         self._build_engine(settings, connect, port)
         self._build_resolver(lag)
 
@@ -81,7 +88,7 @@ class Route:
         self._stop_intake = threading.Event()
         self._stop_sides = threading.Event()
         self._ready = threading.Event()
-        self.beat = clock.boottime()
+        self._turned = clock.boottime()
         self._threads: dict[str, threading.Thread] = {}
 
     def _build_engine(self, settings: Settings, connect: Connect, port: Callable[[], int]) -> None:
@@ -91,12 +98,13 @@ class Route:
         self.intake = Intake(
             settings.queue_url,
             (keys.cancels, keys.intents),
-            deliver=lambda delivery: self.engine.deliver(delivery),
+            deliver=self._deliver,
             want=lambda: self.engine.wants_more(),
             prefetch=route.prefetch,
             transport_options={
                 "consumer": self._worker,
                 "min_idle": route.lease,
+                "ahead": True,
                 "max_entry_bytes": route.max_entry_bytes,
                 "lanes": {keys.intents: keys.lanes},
                 "lanes_max": route.max_parked,
@@ -109,10 +117,13 @@ class Route:
             on_state=self._queue_state,
             clock=self._clock,
             hold=lambda: self.engine.appetite(),
+            bell=self._bell,
         )
         journal = Journal(self._metrics.route(self.name), self._log, self._clock)
         rules = _engine_rules(self.name, route, settings.halt_file)
-        self.engine = Engine(self._ledger, self._broker, rules, self.intake, journal, self._clock)
+        self.engine = Engine(
+            self._ledger, self._broker, rules, self.intake, journal, self._clock, self.intake.wake
+        )
         self._orders = Sender(self._broker, self.name, route.concurrency, self.engine.ended, self._clock)
         self._cancels = Sender(self._broker, self.name, 2, self.engine.ended, self._clock)
         self.engine.orders, self.engine.cancels = self._orders, self._cancels
@@ -161,12 +172,10 @@ class Route:
 
     def start(self) -> None:
         """Start the threads. They wait for Redis, however long it takes."""
-        for name, target in (
-            ("engine", self._run_engine),
-            ("intake", self._run_intake),
-            ("upkeep", self._run_upkeep),
-            ("resolver", self._run_resolver),
-        ):
+        targets = {"engine": self._run_engine, "upkeep": self._run_upkeep, "resolver": self._run_resolver}
+        if not self.intake.can_be_woken:
+            targets["intake"] = self._run_intake
+        for name, target in targets.items():
             thread = threading.Thread(
                 target=self._guarded, args=(target,), name=f"{name}-{self.name}", daemon=True
             )
@@ -188,16 +197,23 @@ class Route:
         self._stop_sides.set()
         self._orders.stop()
         self._cancels.stop()
-        for name in ("intake", "upkeep", "resolver"):
+        for name in self._threads.keys() - {"engine"}:
             self._threads[name].join(1.0)
         self._upkeep.leave()
+        self._line.close()
         self.intake.close()
         self._client.close()
         return clean
 
+    def beats(self) -> dict[str, float]:
+        """When each loop last turned, on CLOCK_BOOTTIME."""
+        if self.intake.can_be_woken:
+            return {"engine": self._turned}
+        return {"engine": self._turned, "intake": self.intake.beat}
+
     def hung(self, now: float) -> str | None:
         """Which loop has not turned for too long."""
-        for loop, beat in (("engine", self.beat), ("intake", self.intake.beat)):
+        for loop, beat in self.beats().items():
             if now - beat > HUNG:
                 return f"the {loop} loop of route {self.name} has not turned for {now - beat:.0f} s"
         return None
@@ -212,34 +228,18 @@ class Route:
             self._fail(error)
 
     def _run_engine(self) -> None:
-        drained = False
-
-        def turn() -> bool:
-            nonlocal drained
-            if not self.registered:
-                self._register()
-            if self._leave.is_set() and not drained:
-                self.engine.drain()
-                drained = True
-            return self.engine.turn()
-
-        self._keep_turning(turn, lambda: drained and self.engine.is_empty())
-
-    def _keep_turning(self, turn: Callable[[], bool], is_done: Callable[[], bool]) -> None:
-        """Turn until it is done. While Redis is away, wait for it: the same calls are made again then."""
+        """Turn until it has drained. While Redis is away, wait for it: the same calls are made again then."""
         tries = 0
-        while not is_done():
-            self.beat = self._clock.boottime()
+        while not self._has_drained():
+            self._turned = self._clock.boottime()
             try:
-                busy = turn()
-                self._redis_answers()
+                busy = self._turn()
                 tries = 0
-                if not busy:
-                    self.engine.wait(0.2)
+                self._look_out(0.0 if busy else self.engine.patience(_IDLE))
             except Unavailable as error:
                 self._redis_away(error)
                 if self._leave.is_set() and not self.engine.has_to_settle():
-                    return
+                    break
                 delay = min(_RETRY_MAX, _RETRY_FIRST * 2**tries)
                 tries = min(tries + 1, 10)
                 self._clock.wait(self._stop_sides, random.uniform(delay / 2, delay))
@@ -248,6 +248,28 @@ class Route:
                     self._log.error(Event.STATE_LOST, reason=str(error))
                 self.registered = False
                 self._clock.wait(self._stop_sides, 0.05)
+        if self.intake.can_be_woken:
+            self.intake.hang_up()
+
+    def _has_drained(self) -> bool:
+        return self.engine.is_draining and self.engine.is_empty()
+
+    def _turn(self) -> bool:
+        if not self.registered:
+            self._register()
+        if self._leave.is_set():
+            self.engine.drain()
+        busy = self.engine.turn()
+        self._redis_answers()
+        return busy
+
+    def _look_out(self, seconds: float) -> None:
+        """Take what has come from the queue, or wait for that or for a wake."""
+        if self.intake.can_be_woken and not self._stop_intake.is_set():
+            self.intake.turn(seconds)
+        else:
+            self._bell.wait(seconds)
+            self._bell.clear()
 
     def _state_lost(self) -> None:
         """Somebody but the engine has found out: let it register anew."""
@@ -268,6 +290,11 @@ class Route:
         self._log.info(Event.WORKER_STARTED, broker=route.broker, mode=route.mode, state=how)
         self.registered = True
         self._ready.set()
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self.engine.deliver(delivery)
+        if not self.intake.can_be_woken:
+            self._bell.ring()
 
     def _run_intake(self) -> None:
         if self._wait_until_registered():

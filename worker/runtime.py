@@ -139,7 +139,7 @@ class Worker:
 
     def _report_progress(self) -> None:
         """When the slowest loop last turned, on the wall clock."""
-        behind = self._clock.boottime() - min(min(one.beat, one.intake.beat) for one in self.routes)
+        behind = self._clock.boottime() - min(min(route.beats().values()) for route in self.routes)
         self._metrics.progress(self._clock.now().timestamp() - behind)
 
     def _fail(self, error: BaseException) -> None:

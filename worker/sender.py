@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
@@ -47,6 +48,8 @@ class Sender:
         self._started: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._in_flight = 0
+        #: What the engine's own thread hands over at its next turn.
+        self._in_place: deque[Held] = deque()
         #: Seconds that one order takes, smoothed; a new or troubled broker gets one at a time.
         self._pace = RUN_SECONDS
 
@@ -64,7 +67,7 @@ class Sender:
         if length >= IN_PLACE_FROM:
             with self._lock:
                 self._in_flight += len(batch)
-            self.work(batch)
+            self._in_place.extend(batch)
             return
         runs = [list(batch[start : start + length]) for start in range(0, len(batch), length)]
         with self._lock:
@@ -74,6 +77,14 @@ class Sender:
                 self._start_thread()
         for run in runs:
             self._runs.put(run)
+
+    def turn(self) -> bool:
+        """Hand to the broker, in this thread, what is not worth another one. True: there was something."""
+        run = list(self._in_place)
+        self._in_place.clear()
+        if run:
+            self.work(run)
+        return bool(run)
 
     def stop(self) -> None:
         """Let idle threads end. A thread inside a broker call ends after it."""

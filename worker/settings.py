@@ -196,8 +196,8 @@ class RouteSettings(BaseModel):
     prefetch: Annotated[_Whole, Field(ge=1, le=100_000)] = _setting(
         "a whole number from 1 to 100000",
         "Intents that one worker takes off the queue ahead of their turn.",
-        default_factory=lambda data: max(256, 4 * data.get("concurrency", 0)),
-        shown="4 × `concurrency`, at least 256",
+        default_factory=lambda data: max(512, 4 * data.get("concurrency", 0)),
+        shown="4 × `concurrency`, at least 512",
     )
     rate_limit: _Seconds | None = _setting(
         "orders a second, above 0",

@@ -101,16 +101,19 @@ class Settler:
         self._ends.append(End(held, settlement, response))
         self._wake()
 
-    def turn(self) -> bool:
-        """Settle one batch. True: something was done, and there may be more at once."""
+    def ask(self) -> Callable[[], None] | None:
+        """Begin to settle one batch, if there is one. What is returned waits for the answer, and ends it."""
         self._collect()
         while self._ends and len(self._batch) < BATCH:
             self._batch.append(self._ends.popleft())
         if not self._batch:
-            return False
-        batch, started = self._batch, self._clock.boottime()
-        settled, handed = self._ledger.settle([one.settlement for one in batch], self._room())
-        self._batch = []
+            return None
+        started = self._clock.boottime()
+        asked = self._ledger.ask_settle([one.settlement for one in self._batch], self._room())
+        return lambda: self._settled(*asked.get(), started)
+
+    def _settled(self, settled: list[Settled], handed: list[Handed], started: float) -> None:
+        batch, self._batch = self._batch, []
         done: list[Delivery] = []
         lost: list[Delivery] = []
         for end, answer in zip(batch, settled, strict=True):
@@ -122,7 +125,6 @@ class Settler:
         if lost:
             self._acks.release(lost)
         self._journal.settled(batch, settled, self._clock.boottime() - started)
-        return True
 
     def is_empty(self) -> bool:
         return not (self._ended or self._ends or self._batch)

@@ -168,6 +168,7 @@ def test_help_names_every_verb_that_works_and_none_that_does_not(cli: Cli) -> No
         "intent",
         "resume",
         "run",
+        "simulate",
         "status",
         "submit",
         "watch",

@@ -577,7 +577,7 @@ def test_a_cancel_does_not_wait_behind_orders_that_keep_a_slow_broker_busy(desk:
     for _ in range(3):
         worker.take()
         worker.engine.turn()
-        worker.cancels.turn()
+        worker.cancels.work()
 
     assert answers(client)["c"].accepted and placed(broker) == ["a"]
 
@@ -785,7 +785,7 @@ def test_two_workers_bring_one_symbol_to_the_broker_in_queue_order_one_at_a_time
         worker.engine.turn()
         assert sum(one.orders.in_flight for one in workers) <= 1
         if turn % 2:
-            workers[0].orders.turn() or workers[1].orders.turn()
+            workers[0].orders.work() or workers[1].orders.work()
         if turn % 5 == 0:
             worker.sweep()
     for worker in workers:

@@ -22,9 +22,9 @@ LUA = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "worker").rgl
 #: all that is in it.
 LAYERS = (
     {"contracts"},
-    {"keys", "clock", "errors", "redact", "settings", "metrics", "logs"},
-    {"connection", "durability"},
-    {"guard"},
+    {"bell", "keys", "clock", "errors", "redact", "settings", "metrics", "logs"},
+    {"connection", "durability", "line"},
+    {"guard", "markets"},
     {"brokers"},
     {"transport", "ledger", "producer"},
     {
@@ -41,6 +41,7 @@ LAYERS = (
         "upkeep",
     },
     {"health", "route", "runtime"},
+    {"simulate"},
     {"cli"},
     {"demo", "__main__"},
 )

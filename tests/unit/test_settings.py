@@ -49,7 +49,7 @@ def test_every_default_is_the_documented_one() -> None:
     route = RouteSettings()
 
     assert (route.lease, route.order_timeout, route.max_age, route.retention) == (10, 5, 60, 7 * 86400)
-    assert (route.max_consecutive_failures, route.concurrency, route.prefetch) == (3, 8, 256)
+    assert (route.max_consecutive_failures, route.concurrency, route.prefetch) == (3, 8, 512)
     assert (route.max_entry_bytes, route.max_parked, route.not_sent_retries) == (65536, 100_000, 3)
     assert (route.doubt_escalate_after, route.orphan_scan_interval, route.future_skew) == (300, 30, 5)
     assert (route.rate_limit, route.account, route.options) == (None, None, {})

@@ -18,10 +18,10 @@ CANCEL came first. Every call may be repeated after a lost reply.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import redis
 
@@ -51,6 +51,7 @@ from worker.ledger.records import (
     Settlement,
     Stale,
 )
+from worker.line import Line
 
 
 def new_token() -> str:
@@ -75,24 +76,35 @@ class LedgerRules:
     future_skew: float = 5.0
 
 
+T = TypeVar("T")
+
 #: What the kernel may still deliver for a sender that has died or timed out (TCP_USER_TIMEOUT), in seconds.
 USER_TIMEOUT = 1.0
 
 
 class Ledger:
     """
-    One route's ledger. Safe to share between threads.
+    One route's ledger. Safe to share between threads, but for `ask_claim` and `ask_settle` with a ``line``, which
+    one thread may use.
 
     Every method raises ``Unavailable`` when Redis does not answer (nothing is known of the call: make the same call
     again) and ``StateLost`` when the server has forgotten the route (send nothing, ``register`` again).
     """
 
     def __init__(
-        self, client: redis.Redis, route: str, worker: str, rules: LedgerRules, clock: Clock
+        self,
+        client: redis.Redis,
+        route: str,
+        worker: str,
+        rules: LedgerRules,
+        clock: Clock,
+        line: Line | None = None,
     ) -> None:
+        """``line`` carries calls whose answers are not waited for; without one they are made on the spot."""
         self.keys = RouteKeys(route)
         self.rules = rules
         self._client = client
+        self._line = line
         self._worker = worker
         self._clock = clock
         self.incarnation = ""
@@ -142,11 +154,18 @@ class Ledger:
         Take the right to work these intents, or learn for each why not. Up to ``room`` of those that can leave at
         once are launched in the same step, as by `launch`, under attempt 1.
         """
+        return self.ask_claim(entries, room).get()
+
+    def ask_claim(self, entries: Sequence[Entry], room: int = 0) -> Asked[list[Claim]]:
+        """The same, without waiting for the answer."""
         started = self._clock.boottime()
         # The rate limit has its place in launch.
         limits = (0 if self._interval_us else room, self._quiet_ms, _ms(self.rules.future_skew))
-        answers = self._call("claim", *limits, *chain.from_iterable(entries))
-        return [_claim(answer, started, self.rules.order_timeout) for answer in answers]
+
+        def read(answers: list[Any]) -> list[Claim]:
+            return [_claim(answer, started, self.rules.order_timeout) for answer in answers]
+
+        return self._ask(read, "claim", *limits, *chain.from_iterable(entries))
 
     def launch(self, wanted: Sequence[tuple[str, str, int]]) -> list[Launch]:
         """
@@ -161,6 +180,12 @@ class Ledger:
 
     def settle(self, ends: Sequence[Settlement], want: int = 0) -> tuple[list[Settled], list[Handed]]:
         """Close these intents, publish their answers and events, and take up to ``want`` lane heads in turn."""
+        return self.ask_settle(ends, want).get()
+
+    def ask_settle(
+        self, ends: Sequence[Settlement], want: int = 0
+    ) -> Asked[tuple[list[Settled], list[Handed]]]:
+        """The same, without waiting for the answer."""
         token = new_token()
         args = chain.from_iterable(
             (
@@ -173,8 +198,12 @@ class Ledger:
             )
             for end in ends
         )
-        answers, granted = self._call("settle", want, token, *args)
-        return [_SETTLED[answer] for answer in answers], _handed(granted, token)
+
+        def read(answer: list[Any]) -> tuple[list[Settled], list[Handed]]:
+            answers, granted = answer
+            return [_SETTLED[one] for one in answers], _handed(granted, token)
+
+        return self._ask(read, "settle", want, token, *args)
 
     def sweep(self, want: int) -> tuple[list[Handed], list[str]]:
         """Take what nobody works on any more or whose turn has come; and learn which intents fell in doubt."""
@@ -265,8 +294,25 @@ class Ledger:
         return how.decode(), detail.decode()
 
     def _call(self, name: str, *args: Any) -> Any:
+        with self._unavailable():
+            return scripts.call(self._client, name, self._key_list, (*self._context(), *args))
+
+    def _ask(self, read: Callable[[Any], T], name: str, *args: Any) -> Asked[T]:
+        if self._line is None:
+            answer = read(self._call(name, *args))
+            return Asked(lambda: answer)
+        with self._unavailable():
+            sent = scripts.ask(self._line, name, self._key_list, (*self._context(), *args))
+
+        def get() -> T:
+            with self._unavailable():
+                return read(sent.get())
+
+        return Asked(get)
+
+    def _context(self) -> tuple[Any, ...]:
         rules = self.rules
-        context = (
+        return (
             self.keys.prefix,
             self.keys.route,
             self._worker,
@@ -275,11 +321,17 @@ class Ledger:
             _ms(rules.retention),
             rules.lane_on_doubt,
         )
-        with self._unavailable():
-            return scripts.call(self._client, name, self._key_list, (*context, *args))
 
     def _unavailable(self) -> _Unavailable:
         return _UNAVAILABLE
+
+
+class Asked(Generic[T]):
+    """A call on its way."""
+
+    def __init__(self, get: Callable[[], T]) -> None:
+        #: Wait for the answer. Raises as the call itself does.
+        self.get = get
 
 
 class _Unavailable:

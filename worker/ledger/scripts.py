@@ -10,6 +10,8 @@ from typing import Any
 
 import redis
 
+from worker.line import Line, Sent
+
 #: In front of every script: the guard's policy, then what all scripts share.
 PRELUDE = ("guard", "lib")
 
@@ -24,6 +26,11 @@ def source(name: str) -> str:
 @cache
 def _digest(name: str) -> str:
     return sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+def ask(line: Line, name: str, keys: Sequence[str], args: Sequence[Any]) -> Sent:
+    """Send a call of one script."""
+    return line.eval(source(name), _digest(name), keys, args)
 
 
 def call(client: redis.Redis, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:

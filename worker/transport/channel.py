@@ -114,7 +114,14 @@ class Channel(untyped.Channel):  # type: ignore[misc]
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> StreamMessage | None:
         self.flush_acks()
-        for message in self._source(queue).take(self, 1, self.hand):
+        source = self._source(queue)
+        if source.asked:
+            # Sent for while the queue was consumed from.
+            self._accept(source.take(self, 0, self.hand), self.options.clock.boottime())
+        waiting = [message for message in self._waiting if message.queue == queue]
+        for message in waiting[:1] or source.take(self, 1, self.hand):
+            if waiting:
+                self._waiting.remove(message)
             self.hand.add_many([message.delivery_tag], self.options.clock.boottime())
             if no_ack:
                 self.hand.ack(message.delivery_tag)
@@ -158,23 +165,31 @@ class Channel(untyped.Channel):  # type: ignore[misc]
         self._flush_at = now + _FLUSH_EVERY
         delivered = self._hand_over()
         queues = list(self._active_queues)
-        if not self._flowing or not queues:
+        if not queues:
             return delivered
         # Every queue is the first in its turn.
         self._turn = (self._turn + 1) % len(queues)
         for queue in queues[self._turn :] + queues[: self._turn]:
-            room = self.qos.can_consume_max_estimate()
-            if room <= 0:
-                break
             source = self._source(queue)
-            if source.due_at > now:
-                continue
-            messages = source.take(self, room, self.hand)
-            # In hand at once: the last of a batch must not look abandoned while a callback works on the first.
-            self.hand.add_many([message.delivery_tag for message in messages], now)
-            self._waiting.extend(messages)
-            delivered += self._hand_over()
+            room = self._room()
+            if source.asked or (room > 0 and source.due_at <= now):
+                self._accept(source.take(self, room, self.hand), now)
+                delivered += self._hand_over()
+                if self.options.ahead and (room := self._room()) > 0:
+                    source.ask(room)
         return delivered
+
+    def _room(self) -> int:
+        """How many more entries may be taken now, besides those on their way."""
+        if not self._flowing:
+            return 0
+        room: int = self.qos.can_consume_max_estimate()
+        return room - sum([one.asked for one in self._sources.values()])
+
+    def _accept(self, messages: list[StreamMessage], now: float) -> None:
+        # In hand at once: the last of a batch must not look abandoned while a callback works on the first.
+        self.hand.add_many([message.delivery_tag for message in messages], now)
+        self._waiting.extend(messages)
 
     def _hand_over(self) -> int:
         # The hot loop: per message one look at the clock and one call.
@@ -211,7 +226,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
     def _source(self, queue: str) -> Source:
         source = self._sources.get(queue)
         if source is None:
-            source = self._sources[queue] = Source(self.client, queue, self.options)
+            source = self._sources[queue] = Source(self.client, queue, self.options, self.transport.line)
         return source
 
     # --- answering
@@ -345,11 +360,19 @@ class Channel(untyped.Channel):  # type: ignore[misc]
         if not self.closed:
             try:
                 self.flush_acks()
+                self._recall()
                 self.hand.put_back([message.delivery_tag for message in self._waiting])
             except RedisError:
                 pass  # They come again, and are acknowledged then.
             self._waiting.clear()
         super().close()
+
+    def _recall(self) -> None:
+        """Take in what is on its way, so that it can be put back."""
+        now = self.options.clock.boottime()
+        for source in self._sources.values():
+            if source.asked:
+                self._accept(source.take(self, 0, self.hand), now)
 
     def _reset_cycle(self) -> None:
         """Nothing: batches are taken by `deliver`, queue by queue."""

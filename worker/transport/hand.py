@@ -13,6 +13,7 @@ from worker.transport.source import by_queue
 if TYPE_CHECKING:
     import redis
 
+    from worker.line import Line, Reply
     from worker.transport.options import Options
 
 #: Ids in one command.
@@ -26,12 +27,15 @@ class Hand:
     An entry is pending in Redis until its ack arrives there, so losing this object loses nothing.
     """
 
-    def __init__(self, client: redis.Redis, options: Options) -> None:
+    def __init__(self, client: redis.Redis, options: Options, line: Line | None = None) -> None:
+        """With a ``line``, acks do not wait for their confirmation; it is read before the next ones leave."""
         self._client = client
         self._options = options
         #: Tag → when it was taken. Each change is one dict operation, so no lock is needed.
         self._taken: dict[str, float] = {}
         self._acks: deque[str] = deque()
+        self._line = line
+        self._unconfirmed: list[tuple[list[str], Reply]] = []
         self._flushing = threading.Lock()
 
     def __len__(self) -> int:
@@ -89,15 +93,33 @@ class Hand:
         with self._flushing:
             if not self._acks:
                 return
+            self.confirm()
             tags = [self._acks.popleft() for _ in range(len(self._acks))]
             try:
                 for queue, ids in by_queue(tags).items():
                     for start in range(0, len(ids), _CHUNK):
-                        self._client.xack(queue, self._options.group, *ids[start : start + _CHUNK])
+                        self._ack(queue, ids[start : start + _CHUNK])
             except CONNECTION_ERRORS:
                 # Acknowledging twice does no harm.
                 self._acks.extendleft(reversed(tags))
                 raise
+
+    def _ack(self, queue: str, ids: list[str]) -> None:
+        group = self._options.group
+        if self._line is None:
+            self._client.xack(queue, group, *ids)
+            return
+        tags = [f"{entry}@{queue}" for entry in ids]
+        self._unconfirmed.append((tags, self._line.send("XACK", queue, group, *ids)))
+
+    def confirm(self) -> None:
+        """Wait until what was sent is confirmed; what was not goes out with the next flush."""
+        unconfirmed, self._unconfirmed = self._unconfirmed, []
+        for tags, reply in unconfirmed:
+            try:
+                reply.get()
+            except CONNECTION_ERRORS:
+                self._acks.extend(tags)
 
     def keep_alive(self, now: float) -> None:
         """Tell Redis that what is long in hand is still being worked on, so that nobody takes it over."""

@@ -30,6 +30,8 @@ class Options:
     min_idle: float = 10.0
     #: Entries per round trip, 1 to 1000; prefetch may make it fewer.
     batch: int = 128
+    #: Send for the next batch while one is handed over. Faster; and what is on its way is nobody else's.
+    ahead: bool = False
     #: An entry whose values are longer together, in bytes, goes to its queue's dead-letter stream.
     max_entry_bytes: int = 65536
     #: Queue → the sorted set in which its entries are registered by symbol, in stream order.

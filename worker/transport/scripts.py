@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha1
 from importlib import resources
 from typing import Any
@@ -10,6 +12,7 @@ import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from worker.connection import CONNECTION_ERRORS, is_unavailable
+from worker.line import Line
 
 
 class Script:
@@ -26,12 +29,28 @@ class Script:
         Raises:
             redis.RedisError: one of `worker.connection.CONNECTION_ERRORS` when the server takes no writes now.
         """
-        try:
+        with _unavailable():
             try:
                 return client.evalsha(self._digest, len(keys), *keys, *args)
             except NoScriptError:
                 return client.eval(self.text, len(keys), *keys, *args)
-        except ResponseError as error:
-            if is_unavailable(error) and not isinstance(error, CONNECTION_ERRORS):
-                raise redis.ConnectionError(str(error)) from error
-            raise
+
+    def ask(self, line: Line, keys: list[str], *args: str | int) -> Callable[[], Any]:
+        """Send the call; what is returned waits for the answer. Both raise as the call itself does."""
+        sent = line.eval(self.text, self._digest, keys, args)
+
+        def get() -> Any:
+            with _unavailable():
+                return sent.get()
+
+        return get
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except ResponseError as error:
+        if is_unavailable(error) and not isinstance(error, CONNECTION_ERRORS):
+            raise redis.ConnectionError(str(error)) from error
+        raise

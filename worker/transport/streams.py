@@ -15,6 +15,7 @@ from kombu import exceptions
 from redis.exceptions import ResponseError
 
 from worker.connection import CONNECTION_ERRORS
+from worker.line import Line
 from worker.transport import untyped
 from worker.transport.channel import Channel
 from worker.transport.options import Options
@@ -53,6 +54,8 @@ class Transport(untyped.Transport):  # type: ignore[misc]
         self.options = Options.of(client.transport_options)
         self.redis = self.options.connect(redis_url(client), client_name=self.options.client_name)
         self._waiter = Waiter(self.redis, self.options.bell, self.options.clock)
+        #: For takes that are sent ahead.
+        self.line = Line(self.redis)
         self._is_woken = False
 
     def driver_version(self) -> str:
@@ -70,6 +73,7 @@ class Transport(untyped.Transport):  # type: ignore[misc]
         self._avail_channels.clear()
         self.channels.clear()
         self._waiter.close()
+        self.line.close()
         self.redis.close()
 
     def drain_events(self, connection: Transport, timeout: float | None = None) -> None:
@@ -117,7 +121,7 @@ class Transport(untyped.Transport):  # type: ignore[misc]
 
     def _is_due(self) -> bool:
         now = self.options.clock.boottime()
-        return any([channel.is_due(now) for channel in self.channels])
+        return any(channel.is_due(now) for channel in self.channels)
 
     def _awaited(self) -> dict[str, str]:
         """The queues in which nothing was left, with the ids to wait after."""
