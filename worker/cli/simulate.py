@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from importlib.util import find_spec
@@ -141,6 +142,9 @@ def kis(
         **({} if holding is None else {"holdings": _holdings(holding)}),
         faults=tuple(_rules(faults, fault or [])),
     )
+    for one in account or ():
+        if not re.fullmatch(r"[0-9]{8}-[0-9]{2}", one):
+            raise typer.BadParameter(f"{one!r}: write 12345678-01", param_hint="--account")
     if (app_key is None) != (app_secret is None):
         raise typer.BadParameter("give both --app-key and --app-secret, or neither")
     _serve(options, host, port, as_json)

@@ -16,7 +16,7 @@ from decimal import Decimal
 from contracts import Side, TimeInForce
 from worker.simulate.book import Account, Book
 from worker.simulate.journal import Journal
-from worker.simulate.matching import trade
+from worker.simulate.matching import crossing_price, trade
 from worker.simulate.orders import Change, Event, Kind, Order, OrderKey, What
 from worker.simulate.prices import PricePath
 from worker.simulate.rules import Ask, Reason, Refusal, Rules
@@ -220,16 +220,23 @@ class Exchange:
     def _traded(self, order: Order, moment: datetime) -> list[Event]:
         if order.at_exchange > moment or not self.rules.venues.trades(order.venue, order.sessions, moment):
             return []
-        quote = self._prices.quote(self.rules.instruments[order.symbol], self._second)
-        taken = self._taken.get((order.symbol, order.side), 0)
-        fill = trade(order, quote, quote.depth - taken, moment)
+        fill = self._fill(order, moment)
         changes = [fill] if fill else []
-        if fill:
-            self._taken[order.symbol, order.side] = taken + fill.quantity
         left = order.remaining - (fill.quantity if fill else 0)
         if left and order.force is not TimeInForce.DAY:
             changes.append(Change(What.CANCELLED, left, Decimal(), moment))
         return [(order.key, change) for change in changes]
+
+    def _fill(self, order: Order, moment: datetime) -> Change | None:
+        instrument = self.rules.instruments[order.symbol]
+        price = crossing_price(order, self._prices.quote(instrument, self._second))
+        if price is None:
+            return None
+        taken = self._taken.get((order.symbol, order.side), 0)
+        fill = trade(order, price, self._prices.depth(instrument, self._second) - taken, moment)
+        if fill:
+            self._taken[order.symbol, order.side] = taken + fill.quantity
+        return fill
 
     # --- Time and record --------------------------------------------------------------------------------------
 

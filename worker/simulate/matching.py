@@ -15,13 +15,10 @@ from worker.simulate.orders import Change, Order, What
 from worker.simulate.prices import Quote
 
 
-def trade(order: Order, quote: Quote, depth_left: int, at: datetime) -> Change | None:
-    """The fill that the order gets in that second, of the depth that others have left."""
-    price = crossing_price(order, quote)
+def trade(order: Order, price: Decimal, depth_left: int, at: datetime) -> Change | None:
+    """The fill that the order gets at that price, of the depth that others have left."""
     quantity = min(order.remaining, depth_left)
-    if price is None or quantity <= 0:
-        return None
-    if order.force is TimeInForce.FOK and quantity < order.remaining:
+    if quantity <= 0 or (order.force is TimeInForce.FOK and quantity < order.remaining):
         return None
     return Change(What.FILLED, quantity, price, at)
 

@@ -26,8 +26,6 @@ class Quote:
     bid: Decimal
     #: Somebody sells at this, which is the last price.
     ask: Decimal
-    #: Shares on either side, in that second.
-    depth: int
 
 
 class PricePath:
@@ -38,17 +36,20 @@ class PricePath:
         self._depth = depth
 
     def quote(self, instrument: Instrument, second: int) -> Quote:
-        """The market of that second, counted from 1970."""
-        return _quote(self._seed, self._depth, instrument, second)
+        """The prices of that second, counted from 1970."""
+        return _quote(self._seed, instrument, second)
+
+    def depth(self, instrument: Instrument, second: int) -> int:
+        """The shares on either side, in that second."""
+        draw = random.Random(f"{self._seed} {instrument.symbol} depth {second}").random()
+        return max(1, round(self._depth * (0.5 + draw)))
 
 
 @lru_cache(maxsize=4096)
-def _quote(seed: int, depth: int, instrument: Instrument, second: int) -> Quote:
+def _quote(seed: int, instrument: Instrument, second: int) -> Quote:
     moved = sum(part * _wave(seed, instrument.symbol, second, knots) for knots, part in WAVES)
     ask = instrument.rounded(instrument.base * Decimal(str(round(1 + moved, 6))))
-    bid = ask - instrument.tick(ask)
-    draw = random.Random(f"{seed} {instrument.symbol} depth {second}").random()
-    return Quote(ask, bid, ask, max(1, round(depth * (0.5 + draw))))
+    return Quote(ask, ask - instrument.tick(ask), ask)
 
 
 # From -1 to 1: knots by chance, and a curve through them.

@@ -89,7 +89,7 @@ class Venues:
         """What runs on the venue at that moment."""
         if self._always_open:
             return _ALWAYS.get(Venue(venue), (Phase.US_REGULAR,))
-        return _session(venue, moment.replace(microsecond=0)).phases
+        return _session_at(venue, moment).phases
 
     def takes(self, venue: str, sessions: frozenset[str], moment: datetime) -> bool:
         return any(PHASES.get(phase, _NOTHING).takes & sessions for phase in self.phases(venue, moment))
@@ -106,7 +106,7 @@ class Venues:
 
     def is_before_open(self, venue: str, moment: datetime) -> bool:
         """Whether nothing runs yet, and something will today."""
-        found = _session(venue, moment.replace(microsecond=0))
+        found = _session_at(venue, moment)
         today = moment.astimezone(Venue(venue).country.zone).date()
         return not found.phases and found.opens is not None and found.opens.date() == today
 
@@ -125,6 +125,11 @@ class Venues:
             if then >= midnight:
                 return end.astimezone(UTC)
             at = then
+
+
+# Phases begin on whole tens of seconds: one answer serves all moments in between.
+def _session_at(venue: str, moment: datetime) -> Session:
+    return _session(venue, moment.replace(second=moment.second // 10 * 10, microsecond=0))
 
 
 @lru_cache(maxsize=256)
