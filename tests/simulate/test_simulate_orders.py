@@ -145,8 +145,14 @@ def test_a_modification_is_the_live_order_from_then_on() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "code"),
-    [({"EXCG_ID_DVSN_CD": "SOR"}, "APBK0344"), ({"ORGN_ODNO": "0000000099"}, "APBK0344")],
-    ids=["on another exchange", "of another number"],
+    [
+        ({"EXCG_ID_DVSN_CD": "SOR"}, "APBK0344"),
+        ({"ORGN_ODNO": "0000000099"}, "APBK0344"),
+        ({"KRX_FWDG_ORD_ORGNO": "00001"}, "APBK0344"),
+        ({"CANO": "87654321"}, "APBK0344"),
+        ({"QTY_ALL_ORD_YN": "N", "ORD_QTY": 11}, "APBK0927"),
+    ],
+    ids=["another exchange", "another number", "another branch", "another account", "more than is left"],
 )
 def test_a_cancel_of_what_is_not_there_is_refused(changes: dict[str, str], code: str) -> None:
     broker = Broker(a_simulator())

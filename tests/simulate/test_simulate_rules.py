@@ -18,7 +18,9 @@ from tests.simulate.broker import (
     order_body,
 )
 from worker.clock import ManualClock
+from worker.simulate.kis.notices import overseas_record
 from worker.simulate.kis.wire import Reply, hash_of
+from worker.simulate.orders import Change, Order
 
 SUNDAY = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)
 NIGHT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -125,6 +127,16 @@ def test_the_after_market_takes_its_own_types() -> None:
 
     assert number_of(broker.buy(ORD_DVSN="41"))
     assert number_of(broker.buy(EXCG_ID_DVSN_CD="NXT"))
+
+
+def test_the_first_trading_day_of_a_year_opens_late() -> None:
+    half_past_nine = datetime(2027, 1, 4, 0, 30, tzinfo=UTC)
+
+    waiting = a_broker(at=half_past_nine, depth=10_000)
+    waiting.buy(ORD_UNPR=80_000)
+
+    assert waiting.simulator.orders()[0].filled == 0
+    assert a_broker(at=half_past_nine.replace(hour=1)).buy(ORD_UNPR=80_000).body["rt_cd"] == "0"
 
 
 def test_an_open_simulator_never_closes() -> None:
@@ -359,6 +371,19 @@ def test_a_price_stands_on_its_grid_and_inside_its_limits() -> None:
         assert int(found["stck_llam"]) < last < int(found["stck_mxpr"])
 
 
+def test_a_long_balance_has_pages() -> None:
+    broker = a_broker("paper")
+
+    first = broker.balance()
+    key = {"CTX_AREA_FK100": "", "CTX_AREA_NK100": first.body["ctx_area_nk100"]}
+    second = broker.call("balance", "VTTC8434R", ACCOUNT | key, tr_cont="N")
+
+    pages = [[row["pdno"] for row in reply.body["output1"]] for reply in (first, second)]
+    assert [first.tr_cont, second.tr_cont] == ["F", "D"]
+    assert [len(page) for page in pages] == [20, 6]
+    assert not set(pages[0]) & set(pages[1])
+
+
 def test_what_can_be_sold_is_what_no_open_sell_holds() -> None:
     broker = a_broker()
     broker.sell(ORD_QTY=40, ORD_UNPR=90_000)
@@ -453,3 +478,17 @@ def test_us_money_and_shares_are_apart_from_the_korean_ones() -> None:
     apple = next(row for row in held["output1"] if row["ovrs_pdno"] == "AAPL")
     assert apple["ovrs_cblc_qty"] == "1005"
     assert broker.balance().body["output2"][0]["prvs_rcdl_excc_amt"] == "1000000000"
+
+
+def test_a_us_notice_writes_its_price_without_a_point() -> None:
+    told: list[tuple[Order, Change | None]] = []
+    broker = a_broker(at=US_OPEN, depth=10_000)
+    broker.simulator.exchange.listen(lambda order, change: told.append((order, change)))
+    broker.call("us_order", "TTTT1002U", US_ORDER | {"OVRS_ORD_UNPR": "300.00"})
+
+    placed, filled = (overseas_record("me", *one) for one in told)
+
+    assert [len(placed), len(filled)] == [25, 25]
+    assert (placed[9], placed[12:14], placed[15]) == ("0", ["1", "1"], "")
+    assert filled[9] == str(int(told[1][0].amount / 5 * 10_000))
+    assert (filled[8], filled[12], filled[18]) == ("5", "2", "6")

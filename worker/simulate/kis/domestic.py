@@ -48,7 +48,8 @@ def change(desk: Desk, asked: Asked, _: Mishap) -> Reply:
     with desk.exchange.lock:
         desk.exchange.advance()
         original = desk.exchange.book.find(key)
-        if original is None:
+        # Clients that send no branch at all are let through. [?]
+        if original is None or asked.text("KRX_FWDG_ORD_ORGNO", "") not in ("", original.branch):
             raise Refusal(Reason.NO_ORDER)
         ask = _ask(desk, asked, original.symbol, original.side, cancels=wanted == "02")
         if whole == "Y":
