@@ -11,6 +11,7 @@ the two would share one app key and its one call a second. What is bought is sol
 ``KIS_SMOKE_SYMBOL``           a liquid KRX stock; default 005930
 ``KIS_SMOKE_PARTIAL``          shares of the order that may fill in parts; default 3
 ``KIS_SMOKE_AT``               a moment with an offset: the exchange's clock of a simulator (``--at``)
+``KIS_SMOKE_PAUSE``            seconds between two calls; default 1.2
 =============================  =====================================================================
 """
 
@@ -37,8 +38,8 @@ pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(300)]
 
 #: Seconds until an order must have shown up, and until a market order must have filled.
 PATIENCE = 60.0
-#: Between two look-ups: a paper account has one call a second.
-PAUSE = 1.2
+#: Seconds between two calls: a paper account has one a second.
+PAUSE = float(os.environ.get("KIS_SMOKE_PAUSE", "1.2"))
 
 
 class ShiftedClock(SystemClock):
@@ -117,18 +118,25 @@ class Account:
         return nearest(last * Decimal("0.85"), Venue.KRX).above
 
     def clean_up(self) -> None:
-        """Cancel what works, and sell what was bought."""
+        """Cancel what works, and sell what was bought. Fails with what it could not undo."""
         held = Decimal(0)
         for request, answer in self._placed:
-            record = self.look_up(answer)
-            if record is not None and not record.status.is_final:
-                self.pause()
-                self.adapter.cancel_order(self.query(answer))
-                record = self.watch(answer, lambda seen: seen.status.is_final)[-1]
-            if record is not None:
-                held += record.filled_quantity * (1 if request.side is Side.BUY else -1)
+            record = self._ended(answer)
+            held += record.filled_quantity * (1 if request.side is Side.BUY else -1)
         if held > 0:
-            self.place(Side.SELL, int(held), None)
+            seen = self.watch(self.place(Side.SELL, int(held), None), lambda record: record.status.is_final)
+            assert seen and seen[-1].status is OrderStatus.FILLED, (
+                f"not all of {held} shares are sold: {seen}"
+            )
+
+    def _ended(self, answer: OrderResponse) -> OrderRecord:
+        record = self.look_up(answer)
+        if record is not None and not record.status.is_final:
+            self.pause()
+            self.adapter.cancel_order(self.query(answer))
+            record = self.watch(answer, lambda seen: seen.status.is_final)[-1]
+        assert record is not None and record.status.is_final, f"not undone, look at the account: {answer}"
+        return record
 
     def pause(self) -> None:
         self.clock.wait(threading.Event(), PAUSE)

@@ -35,7 +35,7 @@ def check(
     calendar: Calendar = _BUILT_IN,
     funds: Collection[str] = frozenset(),
     limits: PriceLimits | None = None,
-    phases: Set[Phase] = PLAIN,
+    phases: frozenset[Phase] = PLAIN,
 ) -> Denial | None:
     """
     Why the order may not leave at that moment, or ``None``. What is impossible at any hour comes before the hour.
@@ -54,7 +54,7 @@ def check(
     kind = _kind(request.symbol, venue, funds)
     if kind is Kind.FUND:
         # KRX's after-market has no ETF and ETN. (2026-09)
-        phases = phases - {Phase.KRX_AFTER}
+        phases -= {Phase.KRX_AFTER}
     take = Take(_intent_type(request), request.time_in_force)
     ever = ever_takes(venue, phases)
     now = session(venue, at, calendar=calendar, phases=phases)

@@ -20,7 +20,7 @@ _BUILT_IN: Final = Calendar()
 
 
 def session(
-    venue: Venue, at: datetime, *, calendar: Calendar = _BUILT_IN, phases: Set[Phase] = PLAIN
+    venue: Venue, at: datetime, *, calendar: Calendar = _BUILT_IN, phases: frozenset[Phase] = PLAIN
 ) -> Session:
     """
     The venue at that moment. ``phases`` are those that the caller's broker can reach; the others take nothing.
@@ -52,7 +52,8 @@ def session(
     )
 
 
-def ever_takes(venue: Venue, phases: Set[Phase] = PLAIN) -> frozenset[Take]:
+@cache
+def ever_takes(venue: Venue, phases: frozenset[Phase] = PLAIN) -> frozenset[Take]:
     """What the venue takes in any of those phases, at some hour of some day."""
     found = (
         _takes(window["takes"])
@@ -141,7 +142,12 @@ def _unknown(venue: Venue, day: Day, local: datetime) -> Session:
 
 
 def _closed(
-    venue: Venue, day: Day, local: datetime, now: tuple[_Window, ...], calendar: Calendar, phases: Set[Phase]
+    venue: Venue,
+    day: Day,
+    local: datetime,
+    now: tuple[_Window, ...],
+    calendar: Calendar,
+    phases: frozenset[Phase],
 ) -> Session:
     opening = next(_openings(venue, local, calendar, phases), None)
     if now:
@@ -166,7 +172,9 @@ def _closed(
     )
 
 
-def _openings(venue: Venue, local: datetime, calendar: Calendar, phases: Set[Phase]) -> Iterator[_Window]:
+def _openings(
+    venue: Venue, local: datetime, calendar: Calendar, phases: frozenset[Phase]
+) -> Iterator[_Window]:
     for ahead in range(_DAYS_AHEAD):
         day = calendar.day(venue.country, local.date() + timedelta(days=ahead))
         windows = _windows(venue, day)
