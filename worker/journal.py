@@ -11,7 +11,7 @@ from worker.hand import Held
 from worker.intake import Delivery
 from worker.ledger.records import Settled
 from worker.logs import Event, Logger
-from worker.metrics import DeadReason, FailureReason, RedeliveryReason, RouteMetrics, Stage, StaleOperation
+from worker.metrics import DeadReason, FailureReason, RouteMetrics, Stage, StaleOperation
 
 if TYPE_CHECKING:
     from worker.reading import Burial
@@ -28,7 +28,7 @@ class Journal:
 
     def received(self, delivery: Delivery) -> None:
         if delivery.count > 1:
-            self._metrics.redelivered(RedeliveryReason.WORKER_DEAD)
+            self._metrics.redelivered()
 
     def claimed(self, received: int, granted: int, seconds: float) -> None:
         self._metrics.received(received)

@@ -46,27 +46,17 @@ class FailureReason(StrEnum):
     BUG = "bug"
 
 
-class RedeliveryReason(StrEnum):
-    """Why an intent was handed over again."""
-
-    LEASE_EXPIRED = "lease_expired"
-    WORKER_DEAD = "worker_dead"
-    #: Given back: its turn had not come, or Redis was away.
-    RETURNED = "returned"
-    SHUTDOWN = "shutdown"
-
-
 class DeadReason(StrEnum):
+    """Why a worker put an entry aside. Oversized ones Redis puts aside itself; they show in the queue's depth."""
+
     INVALID = "invalid"
     CONFLICT = "conflict"
-    OVERSIZE = "oversize"
     POISON = "poison"
 
 
 class StaleOperation(StrEnum):
     """Which write came too late: another worker held the intent by then, and nothing was changed."""
 
-    RENEW = "renew"
     LAUNCH = "launch"
     SETTLE = "settle"
     RESOLVE = "resolve"
@@ -83,8 +73,6 @@ class Resolution(StrEnum):
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     NOT_PLACED = "not_placed"
-    #: A named operator decided.
-    BY_HAND = "by_hand"
 
 
 class QueueState(StrEnum):
@@ -224,7 +212,7 @@ class _Collectors:
             "intents_received", "Intents taken off the queue, repeats included.", "route"
         )
         self.processed = self._counter("intents_processed", "Final answers published.", "route", "outcome")
-        self.redeliveries = self._counter("redeliveries", "Intents handed over again.", "route", "reason")
+        self.redeliveries = self._counter("redeliveries", "Queue entries handed over again.", "route")
         self.dead_letters = self._counter("dead_letters", "Queue entries put aside.", "route", "reason")
         self.stale_writes = self._counter(
             "stale_writes",
@@ -319,7 +307,7 @@ class RouteMetrics:
             outcome: collectors.processed.labels(route, outcome.lower()) for outcome in Outcome
         }
         self._failures = _bound(collectors.broker_failures, route, FailureReason)
-        self._redeliveries = _bound(collectors.redeliveries, route, RedeliveryReason)
+        self._redeliveries = collectors.redeliveries.labels(route)
         self._dead_letters = _bound(collectors.dead_letters, route, DeadReason)
         self._stale_writes = _bound(collectors.stale_writes, route, StaleOperation)
         self._resolved = _bound(collectors.doubts_resolved, route, Resolution)
@@ -348,8 +336,8 @@ class RouteMetrics:
     def broker_failure(self, reason: FailureReason, n: int = 1) -> None:
         self._failures[reason].inc(n)
 
-    def redelivered(self, reason: RedeliveryReason, n: int = 1) -> None:
-        self._redeliveries[reason].inc(n)
+    def redelivered(self, n: int = 1) -> None:
+        self._redeliveries.inc(n)
 
     def dead(self, reason: DeadReason, n: int = 1) -> None:
         self._dead_letters[reason].inc(n)

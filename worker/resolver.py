@@ -31,7 +31,7 @@ from worker.errors import BrokerError
 from worker.ledger import Ledger
 from worker.ledger.records import Doubt
 from worker.logs import Event, Logger
-from worker.metrics import Resolution, RouteMetrics
+from worker.metrics import Resolution, RouteMetrics, StaleOperation
 
 #: Doubts looked up in one go; they share one reading of the broker's list.
 LOOKS = 64
@@ -280,7 +280,9 @@ class Resolver:
             reason=reason,
         )
         self._watched.pop(doubt.intent_id, None)
-        if done:
+        if not done:
+            self._metrics.stale_write(StaleOperation.RESOLVE)
+        else:
             self._metrics.doubt_resolved(_RESOLUTIONS[response.outcome])
             self._metrics.processed(response.outcome)
             self._log.info(

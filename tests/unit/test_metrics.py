@@ -22,7 +22,6 @@ from worker.metrics import (
     DeadReason,
     FailureReason,
     Metrics,
-    RedeliveryReason,
     Resolution,
     Stage,
     StaleOperation,
@@ -117,10 +116,10 @@ def test_every_count_lands_on_its_own_series_and_route() -> None:
 
     route.received(64)
     route.broker_failure(FailureReason.BUG)
-    route.redelivered(RedeliveryReason.LEASE_EXPIRED, 2)
+    route.redelivered(2)
     route.dead(DeadReason.POISON)
     route.stale_write(StaleOperation.SETTLE, 3)
-    route.doubt_resolved(Resolution.BY_HAND)
+    route.doubt_resolved(Resolution.NOT_PLACED)
     route.guard_tripped()
     route.orphan_order()
     route.foreign_order(4)
@@ -133,10 +132,10 @@ def test_every_count_lands_on_its_own_series_and_route() -> None:
 
     assert of("intents_received_total") == 64
     assert of("broker_failures_total", reason="bug") == 1
-    assert of("redeliveries_total", reason="lease_expired") == 2
+    assert of("redeliveries_total") == 2
     assert of("dead_letters_total", reason="poison") == 1
     assert of("stale_writes_total", operation="settle") == 3
-    assert of("doubts_resolved_total", resolution="by_hand") == 1
+    assert of("doubts_resolved_total", resolution="not_placed") == 1
     assert of("guard_trips_total") == 1
     assert of("orphan_orders_total") == 1
     assert of("foreign_orders_total") == 4
