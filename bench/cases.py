@@ -15,7 +15,7 @@ from typing import Any
 from kombu import Connection, Consumer, Producer, Queue
 
 from bench.machine import Machine, Row, resident_mb
-from contracts import load_intent
+from contracts import ExecutionIntent, ExecutionResponse, Outcome, dump, load_intent
 from worker.keys import RouteKeys
 from worker.producer import IntentProducer
 
@@ -63,25 +63,43 @@ def throughput(machine: Machine, size: str) -> Iterator[Row]:
 
 
 def _bare(machine: Machine, count: int) -> float:
-    """XREADGROUP 100, validate, XADD, XACK: no dedupe, no ledger, no guard."""
+    """
+    XREADGROUP 100, validate, XADD a valid response, XACK, in one round trip a batch: no dedupe, no lanes, no ledger,
+    no guard, no broker, no metrics.
+    """
     client = machine.client
     client.flushall()
     _fill(machine, "bench:in", count)
     client.xgroup_create("bench:in", "g", "0")
-    answer = b"x" * 300
     done, started = 0, time.perf_counter()
     while done < count:
         pipe = client.pipeline(transaction=False)
         ids = []
         for _, entries in client.xreadgroup("g", "c", {"bench:in": ">"}, count=100):
             for entry_id, fields in entries:
-                load_intent(fields[b"body"])
-                pipe.xadd("bench:out", {"body": answer})
+                response = _answer(load_intent(fields[b"body"]))
+                pipe.xadd("bench:out", {"intent_id": response.intent_id, "body": dump(response)})
                 ids.append(entry_id)
         pipe.xack("bench:in", "g", *ids)
         pipe.execute()
         done += len(ids)
     return count / (time.perf_counter() - started)
+
+
+def _answer(intent: ExecutionIntent) -> ExecutionResponse:
+    now = datetime.now(UTC)
+    return ExecutionResponse(
+        intent_id=intent.intent_id,
+        accepted=True,
+        broker="simulated",
+        message="the simulated broker holds the order",
+        timestamp=now,
+        outcome=Outcome.ACCEPTED,
+        broker_order_id="S000000000001",
+        route="default",
+        attempts=1,
+        sent_at=now,
+    )
 
 
 def _ours(machine: Machine, count: int) -> float:

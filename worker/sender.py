@@ -18,6 +18,10 @@ from worker.hand import Answered, Ended, Held, InDoubt, Unsent
 RUN_SECONDS = 0.005
 RUN_LENGTH_MAX = 64
 
+#: An order may be launched so long before a thread is free for it, in seconds: about a turn of the engine. What a
+#: killed worker had launched is in doubt, so it is no longer.
+AHEAD_SECONDS = 0.01
+
 #: From this length of a run on, handing it to a thread costs more than the broker does: it is done in place.
 IN_PLACE_FROM = 16
 
@@ -59,7 +63,7 @@ class Sender:
 
     def room(self) -> int:
         """How many more orders it would take now."""
-        return self._threads * self._run_length() - self._in_flight
+        return self._threads * self._run_length() + self._ahead() - self._in_flight
 
     def send(self, batch: Sequence[Held]) -> None:
         """Take launched orders. Each comes back through ``ended``, once."""
@@ -103,6 +107,10 @@ class Sender:
 
     def _run_length(self) -> int:
         return max(1, min(RUN_LENGTH_MAX, int(RUN_SECONDS / self._pace)))
+
+    def _ahead(self) -> int:
+        """How many orders more than threads: as many as will find a free one within `AHEAD_SECONDS`."""
+        return int(self._threads * AHEAD_SECONDS / self._pace) if self._pace > RUN_SECONDS else 0
 
     def _work(self) -> None:
         while (run := self._runs.get()) is not None:
