@@ -320,15 +320,7 @@ def test_every_answer_carries_the_headers_of_the_gateway(wire: Wire) -> None:
 @contextmanager
 def notices(wire: Wire, keys: dict[str, str] = KEYS) -> Iterator[tuple[ClientConnection, str]]:
     asked = {"grant_type": "client_credentials", "appkey": keys["appkey"], "secretkey": keys["appsecret"]}
-    key = ""
-
-    def approved() -> bool:
-        nonlocal key
-        # One a second and app key.
-        key = wire.post("/oauth2/Approval", asked).json().get("approval_key", "")
-        return bool(key)
-
-    _until(approved)
+    key = wire.post("/oauth2/Approval", asked).json()["approval_key"]
     with connect(wire.url.replace("http", "ws") + "/tryitout", ping_interval=None) as line:
         yield line, key
 

@@ -18,7 +18,7 @@ from tests.simulate.broker import (
     order_body,
 )
 from worker.clock import ManualClock
-from worker.simulate.kis.notices import overseas_record
+from worker.simulate.kis.notices import domestic_record, overseas_record
 from worker.simulate.kis.wire import Reply, hash_of
 from worker.simulate.orders import Change, Order
 
@@ -492,3 +492,16 @@ def test_a_us_notice_writes_its_price_without_a_point() -> None:
     assert (placed[9], placed[12:14], placed[15]) == ("0", ["1", "1"], "")
     assert filled[9] == str(int(told[1][0].amount / 5 * 10_000))
     assert (filled[8], filled[12], filled[18]) == ("5", "2", "6")
+
+
+def test_old_notices_have_the_fields_of_their_time() -> None:
+    told: list[tuple[Order, Change | None]] = []
+    broker = a_broker(depth=10_000)
+    broker.simulator.exchange.listen(lambda order, change: told.append((order, change)))
+    broker.buy(ORD_UNPR=80_000)
+
+    new, old = (domestic_record("me", *told[1], old=age) for age in (False, True))
+
+    assert (len(new), len(old)) == (26, 23)
+    assert new[:18] == old[:18]
+    assert new[24:] == old[21:] == ["삼성전자", "80000"]

@@ -69,6 +69,9 @@ _Account = Annotated[
     list[str] | None, typer.Option("--account", metavar="12345678-01", help="Only this one; may be repeated.")
 ]
 _HtsId = Annotated[str | None, typer.Option("--hts-id", help="The only one that may have notices.")]
+_OldNotices = Annotated[
+    bool, typer.Option("--old-notices", help="Notices with 23 and 21 fields, for clients that count them.")
+]
 _Cash = Annotated[int, typer.Option("--cash", min=0, help="KRW that every account starts with.")]
 _Holding = Annotated[
     list[str] | None,
@@ -111,6 +114,7 @@ def kis(
     app_secret: _AppSecret = None,
     account: _Account = None,
     hts_id: _HtsId = None,
+    old_notices: _OldNotices = False,
     cash: _Cash = 1_000_000_000,
     holding: _Holding = None,
     fault: _Fault = None,
@@ -138,6 +142,7 @@ def kis(
         app_secret=app_secret,
         accounts=frozenset(account or ()),
         hts_id=hts_id,
+        old_notices=old_notices,
         cash={"KRW": Decimal(cash), "USD": Decimal(1_000_000)},
         **({} if holding is None else {"holdings": _holdings(holding)}),
         faults=tuple(_rules(faults, fault or [])),

@@ -40,6 +40,17 @@ def reset(transport: asyncio.Transport) -> None:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        #: Set when it is up, or has failed to come up.
+        self.decided = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        finally:
+            self.decided.set()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Calls that a fault keeps waiting would keep the server up.
         for connection in list(self.server_state.connections):
@@ -96,12 +107,14 @@ def serve_until_stopped(app: ASGIApp, listening: socket.socket) -> None:
 def served(app: ASGIApp, listening: socket.socket) -> Iterator[str]:
     """Serve in a thread of its own while the block runs. Yields the base URL."""
     server = _server(app)
-    # The socket listens already: who connects before the thread is up waits in its backlog.
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [listening]}, name="simulator", daemon=True
     )
     thread.start()
+    server.decided.wait()
     try:
+        if not server.started:
+            raise RuntimeError("the simulator did not come up; its log says why")
         yield url_of(listening)
     finally:
         server.should_exit = True

@@ -20,6 +20,8 @@ from worker.simulate.rules import Pricing, Reason, Refusal
 from worker.simulate.universe import Instrument, universe
 
 CALENDAR_DAYS = 24
+#: Of ``inquire-price``: clients read them, and this market has none.
+_UNKNOWN_FIGURES = ("acml_vol", "acml_tr_pbmn", "prdy_vrss_vol_rate", "hts_avls", "per", "pbr", "eps", "bps")
 
 
 def balance(desk: Desk, asked: Asked, _: Mishap) -> Reply:
@@ -112,6 +114,18 @@ def price(desk: Desk, asked: Asked, _: Mishap) -> Reply:
         "stck_llam": str(limits.lower),
         "aspr_unit": str(instrument.tick(last)),
         "hts_kor_isnm": instrument.name,
+        # The day's path is not kept: it opened at the base price, and has been nowhere but there and here.
+        "stck_oprc": str(instrument.base),
+        "stck_hgpr": str(max(last, instrument.base)),
+        "stck_lwpr": str(min(last, instrument.base)),
+        "w52_hgpr": str(max(last, instrument.base)),
+        "w52_lwpr": str(min(last, instrument.base)),
+        "w52_hgpr_date": f"{desk.exchange.time.today():%Y%m%d}",
+        "w52_lwpr_date": f"{desk.exchange.time.today():%Y%m%d}",
+        "mrkt_warn_cls_code": "00",
+        "temp_stop_yn": "N",
+        "short_over_yn": "N",
+        **dict.fromkeys(_UNKNOWN_FIGURES, "0"),
     }
     return answered(FOUND, output=output)
 

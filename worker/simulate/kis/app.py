@@ -163,9 +163,7 @@ class KISApp:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         desk = self._desk
-        self._board = Noticeboard(
-            desk.options.mode, desk.options.hts_id, desk.gatehouse.app_key_of, asyncio.get_running_loop()
-        )
+        self._board = Noticeboard(desk.options, desk.gatehouse.app_key_of, asyncio.get_running_loop())
         desk.exchange.listen(self._board.hear)
         ticking = asyncio.create_task(self._tick())
         try:

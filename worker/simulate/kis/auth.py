@@ -44,7 +44,6 @@ class Gatehouse:
         self._takes_any = not self._secrets
         self._life = life
         self._issues = SlidingWindow(1 if issue_interval else 0, issue_interval)
-        self._approvals = SlidingWindow(1)
         self._issued: dict[str, _Issued] = {}
         self._revoked: set[str] = set()
         self._revoked_until = float("-inf")
@@ -97,8 +96,6 @@ class Gatehouse:
         wrong = self._wrong_pair(body, "secretkey")
         if wrong:
             return wrong
-        if not self._approvals.passes(body["appkey"], self._clock.boottime()):
-            return _TOO_SOON
         key = str(uuid.uuid4())
         self._approval_keys[key] = body["appkey"]
         return Reply(200, {"approval_key": key})

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from contracts import Side, TimeInForce
+from worker.simulate.kis.options import KISOptions
 from worker.simulate.orders import Change, Kind, Order, What
 from worker.simulate.universe import universe
 from worker.simulate.venues import SEOUL
@@ -62,13 +63,12 @@ class Noticeboard:
 
     def __init__(
         self,
-        mode: str,
-        hts_id: str | None,
+        options: KISOptions,
         app_key_of: Callable[[str], str | None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._ids = (DOMESTIC_NOTICES[mode], OVERSEAS_NOTICES[mode])
-        self._hts_id = hts_id
+        self._ids = (DOMESTIC_NOTICES[options.mode], OVERSEAS_NOTICES[options.mode])
+        self._options = options
         self._app_key_of = app_key_of
         self._loop = loop
         self._sessions: list[Session] = []
@@ -117,7 +117,7 @@ class Noticeboard:
             return _said(tr_id, tr_key, "0", "OPSP0001", "UNSUBSCRIBE SUCCESS")
         if tr_id not in self._ids:
             return _said(tr_id, tr_key, "1", "OPSP8992", "INVALID tr_id")
-        if self._hts_id is not None and tr_key != self._hts_id:
+        if self._options.hts_id not in (None, tr_key):
             raise ConnectionAbortedError("another HTS id")
         if place in session.subscriptions:
             return _said(tr_id, tr_key, "1", "OPSP0002", "ALREADY IN SUBSCRIBE")
@@ -133,7 +133,8 @@ class Noticeboard:
             for subscription in session.subscriptions.values():
                 if subscription.tr_id == self._ids[0 if domestic else 1]:
                     record = domestic_record if domestic else overseas_record
-                    session.send(subscription.frame(record(subscription.tr_key, order, change)))
+                    fields = record(subscription.tr_key, order, change, old=self._options.old_notices)
+                    session.send(subscription.frame(fields))
 
 
 def ping(now: datetime) -> str:
@@ -148,9 +149,11 @@ def says(order: Order, change: Change | None) -> bool:
     return change.what is What.CANCELLED and (order.kind is Kind.CANCEL or order.force is not TimeInForce.DAY)
 
 
-def domestic_record(hts_id: str, order: Order, change: Change | None) -> list[str]:
-    """The 26 fields of H0STCNI0, in order."""
-    state = _state(order, change)
+def domestic_record(hts_id: str, order: Order, change: Change | None, *, old: bool = False) -> list[str]:
+    """The 26 fields of H0STCNI0, in order; the 23 of servers before, when ``old``."""
+    name = universe()[order.symbol].name
+    credit = ["10", "", name, str(order.price)]
+    tail = [name, *credit] if old else ["0", _EXCHANGES[order.venue], "Y", "", *credit]
     return [
         hts_id,
         order.account,
@@ -164,23 +167,16 @@ def domestic_record(hts_id: str, order: Order, change: Change | None) -> list[st
         str(change.quantity if change else order.quantity),
         str(change.price if change else 0),
         f"{_at(order, change):%H%M%S}",
-        *state,
+        *_state(order, change),
         order.branch,
         str(order.quantity),
         "모의계좌",
-        "0",
-        _EXCHANGES[order.venue],
-        "Y",
-        "",
-        "10",
-        "",
-        universe()[order.symbol].name,
-        str(order.price),
+        *tail,
     ]
 
 
-def overseas_record(hts_id: str, order: Order, change: Change | None) -> list[str]:
-    """The 25 fields of H0GSCNI0, in order. Its price has four decimals and no point."""
+def overseas_record(hts_id: str, order: Order, change: Change | None, *, old: bool = False) -> list[str]:
+    """The 25 fields of H0GSCNI0, in order; the first 21 when ``old``. Its price has four decimals and no point."""
     price = change.price if change else 0
     return [
         hts_id,
@@ -202,10 +198,7 @@ def overseas_record(hts_id: str, order: Order, change: Change | None) -> list[st
         _US_MARKETS[order.venue],
         "10",
         "",
-        "",
-        "",
-        "",
-        f"{price:.8f}",
+        *([] if old else ["", "", "", f"{price:.8f}"]),
     ]
 
 

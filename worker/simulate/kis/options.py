@@ -58,6 +58,8 @@ class KISOptions:
     accounts: frozenset[str] = frozenset()
     #: The only HTS id that may have notices; any when none.
     hts_id: str | None = None
+    #: Notices as servers before sent them, with 23 and 21 fields: for clients that count.
+    old_notices: bool = False
     #: Money that an account has when it is first seen, by currency.
     cash: Mapping[str, Decimal] = field(
         default_factory=lambda: {"KRW": Decimal(1_000_000_000), "USD": Decimal(1_000_000)}

@@ -21,6 +21,8 @@ from worker.simulate.rules import Ask, Reason, Refusal
 from worker.simulate.universe import Instrument, universe
 from worker.simulate.venues import NEW_YORK, SEOUL, US_REGULAR
 
+#: A round figure; nothing is converted with it.
+KRW_PER_USD = "1400.0000"
 _SIDES = {"01": Side.SELL, "02": Side.BUY}
 _KIND_NUMBERS = {Kind.NEW: "00", Kind.MODIFY: "01", Kind.CANCEL: "02"}
 
@@ -131,9 +133,12 @@ def buying_power(desk: Desk, asked: Asked, _: Mishap) -> Reply:
     output = {
         "tr_crcy_cd": "USD",
         "ord_psbl_frcr_amt": f"{free:.2f}",
+        "frcr_ord_psbl_amt1": f"{free:.2f}",
         "ovrs_ord_psbl_amt": f"{free:.2f}",
         "max_ord_psbl_qty": quantity,
+        "ovrs_max_ord_psbl_qty": quantity,
         "ord_psbl_qty": quantity,
+        "exrt": KRW_PER_USD,
     }
     return answered(FOUND, output=output)
 
