@@ -14,6 +14,7 @@ GROUP: Final = "execution_worker.brokers"
 
 #: Ours, found even where the installation's entry points are stale. They win over an entry point of the same name.
 BUILT_IN: Final[dict[str, str]] = {
+    "kis": "worker.brokers.kis:KISBrokerAdapter",
     "simulated": "worker.brokers.simulated:SimulatedBrokerAdapter",
 }
 
@@ -39,7 +40,12 @@ def adapter_class(name: str) -> type[BaseBrokerAdapter]:
 def _load(name: str) -> object:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
-        return getattr(import_module(module), attribute)
+        try:
+            return getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            # A broker's libraries come with an extra of its name.
+            fault = f"broker: {name!r} needs {error.name}; install execution-worker[{name}]"
+            raise ConfigError([fault]) from error
     points = list(entry_points(group=GROUP, name=name))
     if not points:
         raise ConfigError([f"broker: no broker is called {name!r}; known are {', '.join(broker_names())}"])

@@ -1,0 +1,23 @@
+"""KIS as a broker of a route: the orders of an account, and signing in."""
+
+from __future__ import annotations
+
+import redis
+
+from worker.brokers.kis.auth import AccessTokenPayload, BrokerAdapter
+from worker.brokers.kis.orders import KISOrderAdapter
+from worker.brokers.kis.shared import RedisTokenStore
+
+
+class KISBrokerAdapter(KISOrderAdapter, BrokerAdapter):
+    """The adapter registered as ``kis``."""
+
+    def authenticate(self) -> AccessTokenPayload:
+        return self.client.tokens.token()
+
+    def share_token(self, client: redis.Redis, prefix: str) -> None:
+        """
+        Keep the access token in Redis, under ``prefix`` and a digest of the app key, so that all workers use one.
+        Without it each process asks KIS for its own, of which KIS gives one a minute. ``client`` stays the caller's.
+        """
+        self.client.tokens.share(RedisTokenStore(client, prefix, self.client.credentials, self.client.clock))

@@ -1,0 +1,255 @@
+"""KIS over HTTP: one request for each call, and what is known when none is answered."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+import httpcore2
+import httpx2
+from pydantic import SecretStr
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from contracts import SafetyCode
+from worker.brokers.kis.auth import AccessTokenPayload, TokenCache
+from worker.brokers.kis.codes import CodeVerdict, code_row, map_broker_error_to_safety
+from worker.brokers.kis.facts import TOKEN_PATH
+from worker.brokers.kis.options import Credentials, KISOptions, credentials_of
+from worker.brokers.kis.payload import Call
+from worker.brokers.kis.replies import Reply, read_reply
+from worker.brokers.kis.sending import Departure, OneWay, TooLate
+from worker.clock import Clock, SystemClock
+from worker.errors import BrokerError, NotSent, OutcomeUnknown, Rejected
+
+_log = logging.getLogger(__name__)
+
+#: No answer, or half of one. Whether the request left, its `Departure` knows.
+_NO_ANSWER: Final = (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError)
+_CONTENT_TYPE: Final = "application/json; charset=utf-8"
+#: Seconds to write a request of one or two kilobytes.
+_WRITE_TIMEOUT: Final = 2.0
+#: Seconds to wait for the answer of the token call.
+_TOKEN_TIMEOUT: Final = 10.0
+#: Tries of one page or look-up, and the longest wait in seconds between two.
+_READ_TRIES, _READ_WAIT_MAX = 4, 4.0
+
+
+class ReadFailed(BrokerError):
+    """A list or look-up was not answered. Nothing was learned, and asking again does no harm."""
+
+
+class KISClient:
+    """
+    KIS's REST API for one account. Safe to share between threads.
+
+    Orders and cancels are sent once, whatever happens. Reads are tried again, a few times.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        clock: Clock | None = None,
+        connect_timeout: float = 2.0,
+        reply_timeout: float = 5.0,
+        connections: int = 32,
+    ) -> None:
+        self.credentials = credentials
+        self.clock: Clock = clock or SystemClock()
+        self.tokens = TokenCache(self._issue_token, self.clock)
+        self._connect_timeout = connect_timeout
+        self._reply_timeout = reply_timeout
+        self._wire = OneWay(self.clock, connections)
+        self._closing = threading.Event()
+
+    @classmethod
+    def from_options(cls, options: KISOptions, *, mode: str, clock: Clock | None = None) -> KISClient:
+        """
+        Raises:
+            ConfigError: the credentials cannot be used in that mode; every fault is named.
+        """
+        return cls(
+            credentials_of(options, mode),
+            clock=clock,
+            connect_timeout=options.connect_timeout,
+            reply_timeout=options.reply_timeout,
+            connections=options.connections,
+        )
+
+    def __repr__(self) -> str:
+        return f"KISClient({self.credentials.environment}, {self.credentials.account.shown})"
+
+    def post(self, call: Call, send_before: float | None = None) -> Reply:
+        """
+        Send an order or a cancel, once, before ``send_before`` (seconds on ``CLOCK_BOOTTIME``) or not at all.
+
+        The answer may be a refusal: see `parse_kis_place_response`. A token that KIS takes no more is dropped.
+
+        Raises:
+            NotSent: no byte of it left, or there is no access token.
+            OutcomeUnknown: it left, and what came back is no answer of KIS.
+        """
+        token = self.tokens.token(send_before)
+        request = self._request("POST", call, token, content=call.body())
+        reply = self._answer(request, Departure(send_before, self._reply_timeout))
+        self._judge_token(reply, token)
+        return reply
+
+    def get(self, call: Call, *, continued: bool = False) -> Reply:
+        """
+        Ask for a page. What may pass by itself (no answer, rate limits, an old token) is tried again.
+
+        Raises:
+            ReadFailed: no page came. Nothing was learned.
+        """
+        tries = Retrying(
+            stop=stop_after_attempt(_READ_TRIES),
+            wait=wait_random_exponential(multiplier=0.25, max=_READ_WAIT_MAX),
+            retry=retry_if_exception_type(_Again),
+            sleep=self._pause,
+        )
+        try:
+            return tries(self._read, call, continued)
+        except RetryError as error:
+            last = error.last_attempt.exception()
+            assert isinstance(last, _Again)
+            raise ReadFailed(last.message, code=last.code, safety_code=last.safety_code) from last
+
+    def close(self) -> None:
+        """Close the connections and wake whoever waits. Nothing may be called after it."""
+        self._closing.set()
+        self.tokens.close()
+        self._wire.close()
+
+    def _pause(self, seconds: float) -> None:
+        self.clock.wait(self._closing, seconds)
+
+    def _read(self, call: Call, continued: bool) -> Reply:
+        try:
+            token = self.tokens.token()
+            request = self._request("GET", call, token, params=call.fields, continued=continued)
+            reply = self._answer(request, Departure(None, self._reply_timeout))
+        except BrokerError as error:
+            raise _Again(error.message, code=error.code, safety_code=error.safety_code) from error
+        self._judge_token(reply, token)
+        if reply.is_success:
+            return reply
+        row = code_row(reply.code)
+        # A code that says that the question itself is wrong will say so again.
+        kind = ReadFailed if row is not None and row.verdict is CodeVerdict.REJECTED else _Again
+        raise kind(
+            f"KIS answered no list: {reply.shown}",
+            code=reply.code,
+            safety_code=map_broker_error_to_safety(reply.code),
+        )
+
+    def _issue_token(self) -> AccessTokenPayload:
+        credentials = self.credentials
+        body = {
+            "grant_type": "client_credentials",
+            "appkey": credentials.app_key.get_secret_value(),
+            "appsecret": credentials.app_secret.get_secret_value(),
+        }
+        request = httpx2.Request(
+            "POST",
+            credentials.base_url + TOKEN_PATH,
+            headers={"content-type": _CONTENT_TYPE},
+            content=Call(TOKEN_PATH, "", body).body(),
+            extensions=self._timeouts(_TOKEN_TIMEOUT, None),
+        )
+        reply = self._answer(request, Departure(None, _TOKEN_TIMEOUT))
+        token, life = reply.text("access_token"), _seconds(reply.fields.get("expires_in"))
+        if not token or life is None:
+            raise Rejected(f"KIS issued no access token: {reply.shown}", code=reply.code)
+        return AccessTokenPayload(
+            access_token=SecretStr(token),
+            token_type=reply.text("token_type") or "Bearer",
+            expires_in=life,
+            expires_at=self.clock.now() + timedelta(seconds=life),
+        )
+
+    def _request(
+        self,
+        method: str,
+        call: Call,
+        token: AccessTokenPayload,
+        *,
+        content: bytes | None = None,
+        params: Mapping[str, str] | None = None,
+        continued: bool = False,
+    ) -> httpx2.Request:
+        credentials = self.credentials
+        headers = {
+            "content-type": _CONTENT_TYPE,
+            "authorization": f"Bearer {token.access_token.get_secret_value()}",
+            "appkey": credentials.app_key.get_secret_value(),
+            "appsecret": credentials.app_secret.get_secret_value(),
+            "tr_id": call.tr_id,
+            "custtype": "P",
+        }
+        if method == "GET":
+            headers["tr_cont"] = "N" if continued else ""
+        return httpx2.Request(
+            method, credentials.base_url + call.path, headers=headers, content=content, params=params
+        )
+
+    # Every call goes through here, once.
+    def _answer(self, request: httpx2.Request, departure: Departure) -> Reply:
+        request.extensions = self._timeouts(departure.reply_timeout, departure.send_before)
+        try:
+            response = self._wire.send(request, departure)
+        except TooLate:
+            raise NotSent("the time to send it was over", safety_code=SafetyCode.FS042) from None
+        except _NO_ANSWER as error:
+            raise _unanswered(error, departure) from error
+        reply = read_reply(response.status_code, response.headers, response.content)
+        if reply is None:
+            raise OutcomeUnknown(
+                f"HTTP {response.status_code} with {len(response.content)} bytes that are no answer of KIS",
+                safety_code=SafetyCode.FS042,
+            )
+        return reply
+
+    def _judge_token(self, reply: Reply, token: AccessTokenPayload) -> None:
+        if reply.asks_for_a_token:
+            self.tokens.drop(token)
+
+    def _timeouts(self, reply: float, send_before: float | None) -> dict[str, Any]:
+        left = float("inf") if send_before is None else max(send_before - self.clock.boottime(), 0.001)
+        return {
+            "timeout": {
+                "connect": min(self._connect_timeout, left),
+                "pool": min(self._connect_timeout, left),
+                "write": min(_WRITE_TIMEOUT, left),
+                "read": min(reply, left),
+            }
+        }
+
+
+class _Again(BrokerError):
+    """This try of a read was not answered."""
+
+
+def _unanswered(error: Exception, departure: Departure) -> BrokerError:
+    # The text of a network error names hosts and numbers of errors, nothing of the request.
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if not departure.left:
+        return NotSent(f"KIS could not be reached: {what}")
+    return OutcomeUnknown(f"it left, and no answer came: {what}", safety_code=SafetyCode.FS042)
+
+
+def _seconds(value: Any) -> float | None:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if 0 < found < 10**7 else None

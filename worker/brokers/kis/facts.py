@@ -1,0 +1,83 @@
+"""
+What KIS publishes about itself, as dated data: hosts, paths, TR ids, pages, lags.
+
+From the portal's pages and notices as of 2026-09-30 unless a line says otherwise. A change of theirs is a change here
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from contracts import Side
+
+#: Every date and time of KIS, those of overseas orders' receipt too.
+KST: Final = ZoneInfo("Asia/Seoul")
+NEW_YORK: Final = ZoneInfo("America/New_York")
+
+
+class Environment(StrEnum):
+    """Which of the two servers a pair of keys belongs to. The pairs are not interchangeable."""
+
+    REAL = "real"
+    PAPER = "paper"
+
+
+HOSTS: Final = {
+    Environment.REAL: "https://openapi.koreainvestment.com:9443",
+    Environment.PAPER: "https://openapivts.koreainvestment.com:29443",
+}
+
+TOKEN_PATH: Final = "/oauth2/tokenP"
+ORDER_PATH: Final = "/uapi/domestic-stock/v1/trading/order-cash"
+CHANGE_PATH: Final = "/uapi/domestic-stock/v1/trading/order-rvsecncl"
+DAILY_PATH: Final = "/uapi/domestic-stock/v1/trading/inquire-daily-ccld"
+US_ORDER_PATH: Final = "/uapi/overseas-stock/v1/trading/order"
+US_CHANGE_PATH: Final = "/uapi/overseas-stock/v1/trading/order-rvsecncl"
+US_DAILY_PATH: Final = "/uapi/overseas-stock/v1/trading/inquire-ccnl"
+
+
+@dataclass(frozen=True, slots=True)
+class TrId:
+    """A transaction id on either server, with the id that it replaced where it has one."""
+
+    real: str
+    paper: str
+    #: What the real server took before; KIS may switch it off without notice.
+    formerly: str | None = None
+    #: When the ids were last looked at.
+    seen: date = date(2026, 9, 30)
+
+    def of(self, environment: Environment) -> str:
+        return self.real if environment is Environment.REAL else self.paper
+
+
+ORDER_IDS: Final = {
+    Side.BUY: TrId("TTTC0012U", "VTTC0012U", "TTTC0802U"),
+    Side.SELL: TrId("TTTC0011U", "VTTC0011U", "TTTC0801U"),
+}
+CHANGE_ID: Final = TrId("TTTC0013U", "VTTC0013U", "TTTC0803U")
+#: Orders of the last three months.
+DAILY_ID: Final = TrId("TTTC0081R", "VTTC0081R", "TTTC8001R")
+US_ORDER_IDS: Final = {
+    Side.BUY: TrId("TTTT1002U", "VTTT1002U"),
+    # Breaks the rule that paper's first letter is a V: the portal's correction of 2026-07-09. Its samples still
+    # derive VTTT1006U.
+    Side.SELL: TrId("TTTT1006U", "VTTT1001U"),
+}
+US_CHANGE_ID: Final = TrId("TTTT1004U", "VTTT1004U")
+US_DAILY_ID: Final = TrId("TTTS3035R", "VTTS3035R")
+
+#: Rows of a full page of an order list.
+PAGE_ROWS: Final = {Environment.REAL: 100, Environment.PAPER: 15}
+
+#: Seconds until an accepted order shows in the lists for certain. KIS's sample application protects new rows for 15 s
+#: [official, 2026-09]. Paper is slower: orders were absent from the first polls [1src], so it is given twice that [?].
+VISIBILITY_LAG: Final = {Environment.REAL: 15.0, Environment.PAPER: 30.0}
+
+#: One token a minute and app key; sooner is EGW00133.
+TOKEN_INTERVAL: Final = 60.0

@@ -1,0 +1,219 @@
+"""Orders at KIS: placing, cancelling, looking up and listing them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, ClassVar, Final, Self
+
+from pydantic import BaseModel
+
+from contracts import Code, OrderQuery, OrderRecord, OrderRequest, OrderResponse, OrderScan
+from worker.brokers.base import BaseBrokerAdapter
+from worker.brokers.kis import facts
+from worker.brokers.kis.client import KISClient
+from worker.brokers.kis.denied import PretradeDenied
+from worker.brokers.kis.lists import DAYS_MAX, daily_call, us_daily_call
+from worker.brokers.kis.numbers import OrderNumber
+from worker.brokers.kis.options import KISOptions
+from worker.brokers.kis.payload import (
+    KR_VENUES,
+    Placed,
+    build_kis_cancel_payload,
+    build_kis_order_payload,
+    division_of,
+    is_korean,
+    venue_of,
+)
+from worker.brokers.kis.replies import parse_kis_place_response
+from worker.brokers.kis.rows import KISOrderRecord, ReadRows, domestic_orders, us_orders
+from worker.brokers.kis.scan import DOMESTIC, US, Listing, read_list
+from worker.clock import Clock
+from worker.errors import Rejected
+from worker.markets import Calendar, Country, Venue, check
+
+#: A moment at which every venue is open and takes all that it ever takes, for a server that never closes.
+_ALWAYS: Final = {
+    Country.KR: datetime(2026, 11, 23, 2, 0, tzinfo=UTC),
+    Country.US: datetime(2026, 11, 23, 16, 0, tzinfo=UTC),
+}
+#: Codes of ours, where an order cannot be asked about.
+_NO_NUMBER: Final = "NO-SUCH-NUMBER"
+_ANOTHER_DAY: Final = "ORDER-OF-ANOTHER-DAY"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRules:
+    """What the account's owner has set."""
+
+    #: For orders that name no venue.
+    venue: str | None = None
+    us: bool = False
+    check_hours: bool = True
+    calendar: Calendar = field(default_factory=Calendar)
+    funds: frozenset[str] = frozenset()
+    #: Seconds; the dated fact when absent.
+    visibility_lag: float | None = None
+
+
+class KISOrderAdapter(BaseBrokerAdapter):
+    """
+    Orders of one account over a `KISClient`. KIS takes no order id of ours.
+
+    An order that cannot exist, or that the venue does not take now, is `PretradeDenied` before anything is sent.
+    """
+
+    Options: ClassVar[type[BaseModel]] = KISOptions
+    broker_id = "kis"
+    client_order_ids = False
+
+    def __init__(self, client: KISClient, rules: OrderRules | None = None) -> None:
+        self.client = client
+        self._rules = rules or OrderRules()
+        self._clock = client.clock
+        self._environment = client.credentials.environment
+        self._account = client.credentials.account
+        lag = facts.VISIBILITY_LAG[self._environment]
+        self.visibility_lag = max(lag, self._rules.visibility_lag or 0.0)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, mode: str, clock: Clock) -> Self:
+        read = KISOptions.model_validate(dict(options))
+        rules = OrderRules(
+            venue=read.venue,
+            us=read.us,
+            check_hours=read.check_hours,
+            calendar=Calendar.from_options(read.calendar),
+            funds=read.funds,
+            visibility_lag=read.visibility_lag,
+        )
+        return cls(KISClient.from_options(read, mode=mode, clock=clock), rules)
+
+    def place_order(self, request: OrderRequest) -> OrderResponse:
+        request = self._checked(request)
+        assert request.venue is not None
+        call = build_kis_order_payload(request, self._account, self._environment)
+        placed = Placed(
+            request.venue,
+            division_of(request, request.venue, self._environment),
+            str(int(request.quantity)),
+        )
+        reply = self.client.post(call, request.send_before)
+        return parse_kis_place_response(reply, at=self._clock.now(), reference=str(placed))
+
+    def cancel_order(self, query: OrderQuery) -> OrderResponse:
+        number = self._number(query)
+        if number is None:
+            raise Rejected(f"{query.broker_order_id} is no order number of KIS", code=_NO_NUMBER)
+        placed = self._placed(query)
+        # KIS counts anew each day: the number of another day is another order today. A US order outlives midnight.
+        age = (self._today() - number.day).days
+        if not 0 <= age <= (0 if placed.venue in KR_VENUES else 1):
+            raise Rejected(f"{number} is of another trading day, and over", code=_ANOTHER_DAY)
+        call = build_kis_cancel_payload(number, query.symbol, placed, self._account, self._environment)
+        reply = self.client.post(call, query.send_before)
+        taken = parse_kis_place_response(reply, at=self._clock.now())
+        # The cancel has a number of its own; what was asked about is the target.
+        return OrderResponse(
+            query.broker_order_id or str(number), taken.message, taken.broker_code, query.reference
+        )
+
+    def get_order(self, query: OrderQuery) -> OrderRecord | None:
+        number = self._number(query)
+        if number is None or (self._today() - number.day).days > DAYS_MAX:
+            return None
+        if is_korean(query.symbol):
+            found = self._domestic(number.day, number.day, number)[0]
+        else:
+            found = self._us(number.day - timedelta(days=1), number.day)[0]
+        return next((order for order in found.orders if _is(order, number)), None)
+
+    def list_orders(self, since: datetime) -> OrderScan:
+        """
+        Also raises:
+            ReadFailed: the first page of a list did not come. A later one that fails makes the scan incomplete.
+        """
+        today = self._today()
+        first = since.astimezone(facts.KST).date()
+        reaches = max(first, today - timedelta(days=DAYS_MAX))
+        parts = [self._domestic(reaches, max(today, reaches))]
+        if self._rules.us:
+            parts.append(self._us(reaches - timedelta(days=1), max(today, reaches)))
+        # Rows know seconds only.
+        since = since.replace(microsecond=0)
+        orders = [order for read, _ in parts for order in read.orders if order.placed_at >= since]
+        whole = all(not listing.fault and not read.faults for read, listing in parts)
+        return OrderScan(tuple(sorted(orders, key=_age)), complete=whole and reaches == first)
+
+    def close(self) -> None:
+        self.client.close()
+
+    def _checked(self, request: OrderRequest) -> OrderRequest:
+        venue = venue_of(request.symbol, request.venue or self._rules.venue)
+        request = replace(request, venue=venue)
+        if venue not in KR_VENUES and not self._rules.us:
+            raise PretradeDenied(
+                f"symbol: this route takes no US orders ({request.symbol}); set its option us to true",
+                field="symbol",
+            )
+        division_of(request, venue, self._environment)
+        rules, country = self._rules, Venue(venue).country
+        at = self._clock.now() if rules.check_hours else _ALWAYS[country]
+        denial = check(
+            request, at, calendar=rules.calendar if rules.check_hours else Calendar(), funds=rules.funds
+        )
+        if denial is not None:
+            raise PretradeDenied(
+                denial.message, field=denial.field, denial=denial.code, nearest=denial.nearest
+            )
+        return request
+
+    def _domestic(
+        self, first: date, last: date, number: OrderNumber | None = None
+    ) -> tuple[ReadRows, Listing]:
+        call = daily_call(self._account, self._environment, first, last, number)
+        rows = facts.PAGE_ROWS[self._environment]
+        found = read_list(self.client, call, DOMESTIC, page_rows=rows, is_filtered=number is not None)
+        return domestic_orders(found.rows, self._today()), found
+
+    def _us(self, first: date, last: date) -> tuple[ReadRows, Listing]:
+        call = us_daily_call(self._account, self._environment, first, last)
+        found = read_list(self.client, call, US, page_rows=facts.PAGE_ROWS[self._environment])
+        return us_orders(found.rows, self._clock.now().astimezone(facts.NEW_YORK).date()), found
+
+    def _number(self, query: OrderQuery) -> OrderNumber | None:
+        text = query.broker_order_id
+        if text is None:
+            return None
+        if text.isascii() and text.isdigit() and len(text) <= 10:
+            # As KIS's own screens show it: one of today's.
+            return OrderNumber(self._today(), "", text.zfill(10))
+        return OrderNumber.parse(text)
+
+    def _placed(self, query: OrderQuery) -> Placed:
+        known = Placed.parse(query.reference or "")
+        if known is not None:
+            return known
+        try:
+            return Placed(venue_of(query.symbol, query.venue or self._rules.venue), "00", "0")
+        except PretradeDenied as error:
+            raise Rejected(
+                f"the order's exchange is not known: {error.message}", code=Code.PRETRADE
+            ) from error
+
+    def _today(self) -> date:
+        return self._clock.now().astimezone(facts.KST).date()
+
+
+def _is(order: KISOrderRecord, number: OrderNumber) -> bool:
+    found = OrderNumber.parse(order.broker_order_id)
+    return (
+        found is not None
+        and (found.day, found.number) == (number.day, number.number)
+        and number.branch in ("", found.branch)
+    )
+
+
+def _age(order: OrderRecord) -> tuple[datetime, str]:
+    return order.placed_at, order.broker_order_id

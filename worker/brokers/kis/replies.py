@@ -1,0 +1,144 @@
+"""What KIS answers: the envelope, and what an answer to an order proves. No I/O."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from contracts import OrderResponse
+from worker.brokers.kis.codes import CodeVerdict, Then, code_row, map_broker_error_to_safety
+from worker.brokers.kis.numbers import OrderNumber
+from worker.errors import NotSent, OutcomeUnknown, Rejected
+
+_log = logging.getLogger(__name__)
+
+#: Longer texts of the broker are cut. (``msg1`` has at most 80.)
+_TEXT_MAX: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, read. ``fields`` have lower-case names: KIS is not of one mind about them."""
+
+    status: int
+    fields: Mapping[str, Any]
+    #: The header: ``F`` and ``M`` say that there are more pages.
+    tr_cont: str = ""
+    #: The gateway's number of this transaction; KIS's support asks for it.
+    gt_uid: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        """KIS says that it did what it was asked."""
+        return self.text("rt_cd") == "0"
+
+    @property
+    def code(self) -> str | None:
+        """``msg_cd``; the OAuth calls name theirs ``error_code``."""
+        return self.text("msg_cd") or self.text("error_code") or None
+
+    @property
+    def message(self) -> str:
+        return (self.text("msg1") or self.text("error_description"))[:_TEXT_MAX]
+
+    @property
+    def asks_for_a_token(self) -> bool:
+        """The token it was asked with is not taken any more."""
+        row = code_row(self.code)
+        return row is not None and row.then is Then.REFRESH_TOKEN
+
+    def text(self, name: str) -> str:
+        """A field without the spaces around it; empty when it is missing or no text."""
+        return _text(self.fields.get(name))
+
+    def part(self, name: str) -> Mapping[str, str]:
+        """An inner object; of a list, its first. Empty when there is none."""
+        found = self.fields.get(name)
+        if isinstance(found, list):
+            found = found[0] if found else None
+        return _row(found) if isinstance(found, dict) else {}
+
+    def rows(self, name: str) -> list[Mapping[str, str]] | None:
+        """The rows of a list; ``None`` when it is no list of objects."""
+        found = self.fields.get(name)
+        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+            return None
+        return [_row(row) for row in found]
+
+    @property
+    def shown(self) -> str:
+        """For people: status, code, text and the gateway's number."""
+        uid = f", gt_uid {self.gt_uid}" if self.gt_uid else ""
+        return f"HTTP {self.status} {self.code or 'without a code'}: {self.message or 'no text'}{uid}"
+
+
+def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply | None:
+    """The answer in a response; ``None`` when it is not KIS's envelope (a page of a gateway, half a document)."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    fields = {str(name).lower(): value for name, value in found.items()}
+    return Reply(status, fields, headers.get("tr_cont", "").strip(), headers.get("gt_uid", "").strip())
+
+
+def parse_kis_place_response(reply: Reply, *, at: datetime, reference: str | None = None) -> OrderResponse:
+    """
+    What an answer to an order or a cancel proves. ``at`` is when it came.
+
+    Success is ``rt_cd`` "0" and an order number, whatever the HTTP status; a refusal is a code on our own list.
+
+    Raises:
+        NotSent: the gateway turned it away before any order system saw it. It may be launched again.
+        Rejected: KIS refused it. Never send it again.
+        OutcomeUnknown: KIS may hold it. Never send it again; resolve it.
+    """
+    code, row = reply.code, code_row(reply.code)
+    safety = map_broker_error_to_safety(code)
+    output = reply.part("output")
+    number = output.get("odno", "")
+    if reply.is_success and row is None and _is_number(number):
+        named = OrderNumber.received(
+            output.get("krx_fwdg_ord_orgno", ""), number, output.get("ord_tmd", ""), at
+        )
+        return OrderResponse(str(named), reply.message, code, reference)
+    if reply.is_success:
+        raise OutcomeUnknown(
+            f"KIS says success but names no order: {reply.shown}" if row is None else _doubtful(reply),
+            code=code,
+            safety_code=safety,
+        )
+    if row is None:
+        _log.error("kis_code_unlisted code=%s http=%d text=%s", code, reply.status, reply.message)
+        raise OutcomeUnknown(
+            f"KIS's code is not on our list, so nothing is proved: {reply.shown}",
+            code=code,
+            safety_code=safety,
+        )
+    if row.verdict is CodeVerdict.NOT_SENT:
+        raise NotSent(f"KIS's gateway turned it away: {reply.shown}", code=code, safety_code=safety)
+    if row.verdict is CodeVerdict.REJECTED:
+        raise Rejected(f"KIS refused: {reply.shown}", code=code, safety_code=safety)
+    raise OutcomeUnknown(_doubtful(reply), code=code, safety_code=safety)
+
+
+def _doubtful(reply: Reply) -> str:
+    return f"KIS's answer proves nothing; it may hold the order: {reply.shown}"
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) != 0
+
+
+def _row(found: Mapping[Any, Any]) -> dict[str, str]:
+    return {str(name).lower(): _text(value) for name, value in found.items()}
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else str(value) if isinstance(value, int) else ""

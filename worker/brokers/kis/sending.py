@@ -1,0 +1,270 @@
+"""
+How a request leaves this machine: in one piece, once, in time or not at all, and knowing whether it left.
+
+A request waits in memory until its last byte is there. Right before the first byte goes to the kernel a timer of the
+kernel's is armed whose signal ends the process, then the clock is looked at, then all of it is written, then the timer
+is disarmed. A look and a write are two steps, and a process that was frozen between them would otherwise write late
+when it wakes. And as bytes leave in one place only, `Departure.left` tells *not sent* from *unknown* whatever the error.
+
+The sockets have TCP_USER_TIMEOUT of 1 s and SO_LINGER (1, 0): the kernel does not go on delivering for a dead process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpcore2
+import httpx2
+
+from worker.clock import Clock, SystemClock
+
+#: Milliseconds that the kernel may try to deliver what nobody acknowledges.
+USER_TIMEOUT_MS: Final = 1000
+#: What is left until the deadline must be at least so many seconds at the last look, so that an honest write is
+#: over before the timer fires.
+MARGIN: Final = 0.05
+#: Ends the process by default and nothing else uses it. (SIGALRM belongs to whoever calls ``setitimer``.)
+_SIGNAL: Final = signal.SIGVTALRM
+
+_SOCKET_OPTIONS: Final[list[tuple[int, int, int] | tuple[int, int, bytes | bytearray]]] = [
+    (socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00"),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+]
+if hasattr(socket, "TCP_USER_TIMEOUT"):
+    _SOCKET_OPTIONS.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS))
+
+
+class TooLate(Exception):
+    """The deadline was over at the last look. No byte left."""
+
+
+class Departure:
+    """One request on its way out, in the thread that sends it."""
+
+    def __init__(self, send_before: float | None, reply_timeout: float) -> None:
+        #: Seconds on ``CLOCK_BOOTTIME``.
+        self.send_before = send_before
+        self.reply_timeout = reply_timeout
+        #: Bytes of it were handed to the kernel; whether all of them, nobody knows.
+        self.left = False
+        self.answer_by: float | None = None
+
+
+class OneWay:
+    """
+    Sends requests of httpx2, each once and never again: no redirect, proxy, cookie or repetition, and no log of a URL
+    with an account in it. Connections are kept open. Safe to share between threads.
+    """
+
+    def __init__(self, clock: Clock, connections: int, verify: ssl.SSLContext | None = None) -> None:
+        self._gate = _Gate(clock)
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=verify or httpx2.create_ssl_context(trust_env=False),
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=30.0,
+            retries=0,
+            network_backend=_Backend(self._gate),
+        )
+
+    def send(self, request: httpx2.Request, departure: Departure) -> httpx2.Response:
+        """
+        Send a request and read the whole answer.
+
+        Raises:
+            TooLate: the deadline was over; no byte left.
+            httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError: no answer. ``departure``
+                tells whether it left.
+        """
+        self._gate.open(departure)
+        try:
+            found = self._pool.request(
+                request.method,
+                httpcore2.URL(
+                    scheme=request.url.raw_scheme,
+                    host=request.url.raw_host,
+                    port=request.url.port,
+                    target=request.url.raw_path,
+                ),
+                headers=request.headers.raw,
+                content=request.content,
+                extensions=request.extensions,
+            )
+        finally:
+            self._gate.close()
+        return httpx2.Response(found.status, headers=found.headers, content=found.content)
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _Gate(threading.local):
+    # A request is one thread's from its start to its end.
+    departure: Departure | None = None
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        # A clock that a test moves is set against the kernel's; the system's own is the kernel's.
+        self.skew = 0.0 if isinstance(clock, SystemClock) else SystemClock().boottime() - clock.boottime()
+
+    def open(self, departure: Departure) -> None:
+        self.departure = departure
+
+    def close(self) -> None:
+        self.departure = None
+
+    def pass_through(self, stream: httpcore2.NetworkStream, data: bytes, timeout: float | None) -> None:
+        departure = self.departure
+        if departure is None or departure.left:
+            raise RuntimeError("a request leaves once, through send()")
+        if departure.send_before is None:
+            departure.left = True
+            stream.write(data, timeout)
+        else:
+            # The first look only spares the process its timer where lateness is plain.
+            self._time_left(departure.send_before)
+            with _killed_after(departure.send_before + self.skew):
+                left = self._time_left(departure.send_before) - MARGIN / 2
+                departure.left = True
+                stream.write(data, left if timeout is None else min(timeout, left))
+        departure.answer_by = self.clock.boottime() + departure.reply_timeout
+
+    def _time_left(self, send_before: float) -> float:
+        left = send_before - self.clock.boottime()
+        if left < MARGIN:
+            raise TooLate
+        return left
+
+    def patience(self, timeout: float | None) -> float | None:
+        """A server that sends byte by byte gets no more time than one that is silent."""
+        departure = self.departure
+        if departure is None or departure.answer_by is None or timeout is None:
+            return timeout
+        return max(min(timeout, departure.answer_by - self.clock.boottime()), 0.001)
+
+
+class _Stream(httpcore2.NetworkStream):
+    def __init__(self, inner: httpcore2.NetworkStream, gate: _Gate) -> None:
+        self._inner = inner
+        self._gate = gate
+        self._waiting = bytearray()
+        self._timeout: float | None = None
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._waiting += buffer
+        self._timeout = timeout
+
+    # Whoever reads has written all of the request.
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._waiting:
+            data = bytes(self._waiting)
+            self._waiting.clear()
+            self._gate.pass_through(self._inner, data, self._timeout)
+        return self._inner.read(max_bytes, self._gate.patience(timeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.NetworkStream:
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._gate)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore2.NetworkBackend):
+    def __init__(self, gate: _Gate) -> None:
+        self._inner = httpcore2.SyncBackend()
+        self._gate = gate
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        found = self._inner.connect_tcp(host, port, timeout, local_address, _SOCKET_OPTIONS)
+        return _Stream(found, self._gate)
+
+    def sleep(self, seconds: float) -> None:
+        raise RuntimeError("nothing is tried again down here")
+
+
+# --- The kernel's timer ---------------------------------------------------------------------------------------------
+
+_CLOCK_BOOTTIME: Final = 7
+_TIMER_ABSTIME: Final = 1
+_SIGEV_SIGNAL: Final = 0
+
+
+class _Sigevent(ctypes.Structure):
+    # From sigevent(7): the rest up to 64 bytes is not read for SIGEV_SIGNAL.
+    _fields_ = (
+        ("value", ctypes.c_void_p),
+        ("signo", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("rest", ctypes.c_byte * 48),
+    )
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = (("interval", _Timespec), ("value", _Timespec))
+
+
+def _librt() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    for name in (None, "librt.so.1"):
+        library = ctypes.CDLL(name, use_errno=True)
+        if hasattr(library, "timer_create"):
+            return library
+    return None
+
+
+_LIBRT: Final = _librt()
+
+
+@contextmanager
+def _killed_after(deadline: float) -> Iterator[None]:
+    """
+    End this process if the block is still running at ``deadline``, in seconds on ``CLOCK_BOOTTIME``. The kernel does it,
+    before a single instruction of a process that wakes up late. Only Linux has such a timer; elsewhere there is none.
+    """
+    if _LIBRT is None:
+        yield
+        return
+    timer = ctypes.c_void_p()
+    event = _Sigevent(signo=_SIGNAL, notify=_SIGEV_SIGNAL)
+    _check(_LIBRT.timer_create(_CLOCK_BOOTTIME, ctypes.byref(event), ctypes.byref(timer)))
+    try:
+        seconds = max(deadline, 0.001)
+        whole = int(seconds)
+        spec = _Itimerspec(value=_Timespec(whole, int((seconds - whole) * 1e9)))
+        _check(_LIBRT.timer_settime(timer, _TIMER_ABSTIME, ctypes.byref(spec), None))
+        yield
+    finally:
+        _LIBRT.timer_delete(timer)
+
+
+def _check(result: int) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), "the kernel gave no timer")

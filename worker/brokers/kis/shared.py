@@ -1,0 +1,140 @@
+"""A token store in Redis: all workers of an app key share one token, encrypted with a key made of the app secret."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import timedelta
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Final
+
+import redis
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic import SecretStr
+
+from worker.brokers.kis.auth import (
+    ISSUE_LEASE,
+    AccessTokenPayload,
+    Held,
+    Issue,
+    Wait,
+    early,
+)
+from worker.brokers.kis.facts import TOKEN_INTERVAL
+from worker.brokers.kis.options import Credentials
+from worker.clock import Clock
+from worker.connection import is_unavailable
+from worker.errors import Unavailable
+
+_NONCE_BYTES: Final = 12
+_INFO: Final = b"execution worker: KIS access token, version 1"
+
+
+class RedisTokenStore:
+    """
+    One token for each app key and environment, under ``prefix`` and a digest of the two. Times are Redis's own.
+
+    What is stored can be read with the app secret only.
+    """
+
+    def __init__(self, client: redis.Redis, prefix: str, credentials: Credentials, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._seal = _Seal(credentials)
+        self.key = f"{prefix}{{{self._seal.name}}}"
+
+    def take(self, dead: str) -> Held | Issue | Wait:
+        answer = self._call("take_token", dead, _ms(ISSUE_LEASE), _ms(TOKEN_INTERVAL))
+        match answer[0]:
+            case b"held":
+                return self._open(answer[1], answer[2] / 1000, answer[3] / 1000)
+            case b"issue":
+                return Issue(answer[1])
+            case b"busy":
+                return Wait(answer[1] / 1000, "another worker asks KIS for a token")
+            case b"wait":
+                return Wait(answer[1] / 1000, "KIS issues one token a minute")
+            case other:
+                raise RuntimeError(f"take_token answered {other!r}")
+
+    def put(self, fence: int, payload: AccessTokenPayload) -> bool:
+        life = payload.expires_in
+        sealed = self._seal.close(payload)
+        fresh = _ms(life - early(life))
+        return bool(self._call("put_token", fence, sealed, payload.digest, fresh, _ms(life), 0) == b"kept")
+
+    def give_up(self, fence: int, wait: float) -> None:
+        self._call("put_token", fence, "", "", 0, 0, _ms(wait))
+
+    def _open(self, sealed: bytes, fresh_for: float, valid_for: float) -> Held | Issue | Wait:
+        payload = self._seal.open(sealed, valid_for, self._clock)
+        if payload is not None:
+            return Held(payload, fresh_for, valid_for)
+        # The secret was changed, or somebody wrote there: as good as none.
+        digest = self._read_digest()
+        return self.take(digest) if digest else Wait(1.0, "the stored token cannot be opened")
+
+    def _read_digest(self) -> str:
+        try:
+            found = self._client.hget(self.key, "digest")
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
+        return found.decode() if isinstance(found, bytes) else ""
+
+    def _call(self, name: str, *args: Any) -> Any:
+        try:
+            try:
+                return self._client.evalsha(_digest(name), 1, self.key, *args)
+            except redis.exceptions.NoScriptError:
+                return self._client.eval(_source(name), 1, self.key, *args)
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
+
+
+class _Seal:
+    def __init__(self, credentials: Credentials) -> None:
+        key = credentials.app_key.get_secret_value()
+        self.name = hashlib.sha256(f"{credentials.environment}:{key}".encode()).hexdigest()[:32]
+        secret = credentials.app_secret.get_secret_value().encode()
+        derived = HKDF(algorithm=SHA256(), length=32, salt=self.name.encode(), info=_INFO).derive(secret)
+        self._box = AESGCM(derived)
+
+    def close(self, payload: AccessTokenPayload) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        token = payload.access_token.get_secret_value().encode()
+        return nonce + self._box.encrypt(nonce, token, self.name.encode())
+
+    def open(self, sealed: bytes, valid_for: float, clock: Clock) -> AccessTokenPayload | None:
+        nonce, rest = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        try:
+            token = self._box.decrypt(nonce, rest, self.name.encode())
+        except (InvalidTag, ValueError):
+            return None
+        return AccessTokenPayload(
+            access_token=SecretStr(token.decode()),
+            expires_in=valid_for,
+            expires_at=clock.now() + timedelta(seconds=valid_for),
+        )
+
+
+def _unavailable(error: redis.RedisError) -> Exception:
+    return Unavailable("Redis does not answer") if is_unavailable(error) else error
+
+
+@cache
+def _source(name: str) -> str:
+    return (files("worker.brokers.kis") / "lua" / f"{name}.lua").read_text("utf-8")
+
+
+@cache
+def _digest(name: str) -> str:
+    return sha1(_source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
