@@ -371,6 +371,17 @@ def test_a_price_stands_on_its_grid_and_inside_its_limits() -> None:
         assert int(found["stck_llam"]) < last < int(found["stck_mxpr"])
 
 
+@pytest.mark.parametrize(("symbol", "on_nxt"), [("005930", "Y"), ("069500", "N")])
+def test_funds_do_not_trade_on_nxt(symbol: str, on_nxt: str) -> None:
+    broker = a_broker()
+
+    listed = broker.call("listing", "CTPF1002R", {"PRDT_TYPE_CD": "300", "PDNO": symbol}).body["output"]
+    order = broker.buy(PDNO=symbol, EXCG_ID_DVSN_CD="NXT", ORD_UNPR=60_000 if on_nxt == "Y" else 30_000)
+
+    assert listed["cptt_trad_tr_psbl_yn"] == on_nxt
+    assert code_of(order) == ("APBK0013" if on_nxt == "Y" else "APBK1943")
+
+
 def test_a_long_balance_has_pages() -> None:
     broker = a_broker("paper")
 

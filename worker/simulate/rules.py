@@ -107,7 +107,10 @@ class Rules:
         instrument = self.instruments.get(ask.symbol)
         if instrument is None or instrument.market != Venue(ask.venue).country:
             raise Refusal(Reason.SYMBOL)
-        if ask.venue not in ask.terms.venues or (instrument.fund and AFTER in ask.terms.sessions):
+        only_krx = instrument.fund and instrument.market == "KR"
+        if ask.venue not in ask.terms.venues or (
+            only_krx and (ask.venue == "NXT" or AFTER in ask.terms.sessions)
+        ):
             raise Refusal(Reason.VENUE_TYPE)
         self._check_hours(ask, now)
         if ask.terms.pricing is Pricing.LIMIT:

@@ -130,6 +130,23 @@ def price(desk: Desk, asked: Asked, _: Mishap) -> Reply:
     return answered(FOUND, output=output)
 
 
+def listing(desk: Desk, asked: Asked, _: Mishap) -> Reply:
+    """``search-stock-info``: where a symbol trades. Everything but funds trades on NXT too [?]."""
+    instrument = _korean(asked.text("PDNO"))
+    output = {
+        "pdno": instrument.symbol,
+        "prdt_type_cd": "300",
+        "prdt_name": instrument.name,
+        "prdt_abrv_name": instrument.name,
+        "scty_grp_id_cd": "EF" if instrument.fund else "ST",
+        "cptt_trad_tr_psbl_yn": "N" if instrument.fund else "Y",
+        "nxt_tr_stop_yn": "N",
+        "tr_stop_yn": "N",
+        "admn_item_yn": "N",
+    }
+    return answered(FOUND, output=output)
+
+
 def holiday(desk: Desk, asked: Asked, _: Mishap) -> Reply:
     """``chk-holiday``: the calendar from a day on."""
     try:

@@ -76,6 +76,7 @@ CALLS = (
     _call(
         "price", "GET", f"{QUOTES}/inquire-price", "quote", {"FHKST01010100": ""}, paper={"FHKST01010100": ""}
     ),
+    _call("listing", "GET", f"{QUOTES}/search-stock-info", "quote", {"CTPF1002R": ""}, paper={}),
     _call("holiday", "GET", f"{QUOTES}/chk-holiday", "quote", {"CTCA0903R": ""}, paper={}),
     # The paper sell has an id of its own; the derived one is wrong (portal, corrected 2026-07-09).
     _call(

@@ -34,6 +34,7 @@ HANDLERS: dict[str, Handler] = {
     "buying_power": accounts.buying_power,
     "sellable": accounts.sellable,
     "price": accounts.price,
+    "listing": accounts.listing,
     "holiday": accounts.holiday,
     "us_order": overseas.order,
     "us_change": overseas.change,
