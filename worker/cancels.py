@@ -11,9 +11,12 @@ from worker.hand import Held
 from worker.ledger import Ledger
 from worker.ledger.records import Barred, CancelDecision, CancelGate, Gate
 
-#: ``launched``: send it. ``waiting``: the ledger keeps it and hands it out again. ``again``: it was launched before and
-#: must wait: ask again soon. ``stale``: it is another's.
-CancelStep = ExecutionResponse | Literal["launched", "waiting", "again", "stale"]
+#: ``launched``: send it. ``waiting``: the ledger keeps it and hands it out again. ``stale``: it is another's. A number:
+#: ask again in so many seconds.
+CancelStep = ExecutionResponse | float | Literal["launched", "waiting", "stale"]
+
+#: Seconds between two questions about a CANCEL that was launched before and must wait.
+_AGAIN = 0.25
 
 
 def decide_cancel(
@@ -28,7 +31,9 @@ def decide_cancel(
             _prepare(held, decision, default_venue)
             return "launched"
         case CancelGate.WAITING:
-            return "again" if held.in_flight else "waiting"
+            return _AGAIN if held.in_flight else "waiting"
+        case CancelGate.LATER:
+            return decision.later
         case CancelGate.STALE:
             return "stale"
         case CancelGate.EXPIRED:

@@ -509,8 +509,8 @@ class Engine:
                 self.cancels.send([held])
             case "waiting":
                 self._acks.ack(self.hands.forget(held))
-            case "again":
-                self._delay(held, 0.25)
+            case float(seconds):
+                self._delay(held, seconds)
             case "stale":
                 self._lose(held)
         return True

@@ -117,6 +117,10 @@ class RouteKeys:
         return self.prefix + "workers"
 
     @cached_property
+    def slots(self) -> str:
+        return self.prefix + "slots"
+
+    @cached_property
     def intent_prefix(self) -> str:
         return self.prefix + "intent:"
 

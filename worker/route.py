@@ -78,7 +78,7 @@ class Route:
         self._adapter = build_adapter(self.settings, clock)
         self._broker = build_broker(self.settings, self._adapter, clock)
         lag = self._adapter.visibility_lag if self._adapter else 0.0
-        rules = _ledger_rules(self.settings, lag)
+        rules = _ledger_rules(self.settings, self._adapter)
         self._line = Line(self._client)
         self._ledger = Ledger(self._client, name, worker, rules, clock, self._line)
         self._build_engine(settings, connect, port)
@@ -142,10 +142,16 @@ class Route:
             must_be_durable=self._must_be_durable,
         )
 
+    def _wait_for_slot(self) -> None:
+        """Until the broker's call limit has room for a look-up; a worker that leaves does not wait."""
+        while (seconds := self._ledger.slot()) > 0 and not self._clock.wait(self._stop_sides, seconds):
+            pass
+
     def _build_resolver(self, lag: float) -> None:
         route = self.settings
         self._resolver = None
         if self._adapter is not None:
+            self._adapter.before_read = self._wait_for_slot
             rules = ResolverRules(
                 self.name,
                 escalate_after=route.doubt_escalate_after,
@@ -385,15 +391,15 @@ def _venue(route: RouteSettings) -> str | None:
     return str(venue) if venue else None
 
 
-def _ledger_rules(route: RouteSettings, lag: float) -> LedgerRules:
+def _ledger_rules(route: RouteSettings, adapter: BaseBrokerAdapter | None) -> LedgerRules:
     return LedgerRules(
         lease=route.lease,
         retention=route.retention,
         lane_on_doubt=route.lane_on_doubt,
         max_consecutive_failures=route.max_consecutive_failures,
         order_timeout=route.order_timeout,
-        visibility_lag=lag,
-        rate_limit=route.rate_limit,
+        visibility_lag=adapter.visibility_lag if adapter else 0.0,
+        rate_limit=route.rate_limit or (adapter.rate_limit if adapter else None),
         future_skew=route.future_skew,
     )
 

@@ -200,10 +200,10 @@ class RouteSettings(BaseModel):
         shown="4 × `concurrency`, at least 512",
     )
     rate_limit: _Seconds | None = _setting(
-        "orders a second, above 0",
-        "Orders a second that all workers of the route launch together. Unlimited when left out.",
+        "calls a second, above 0",
+        "Calls a second to the broker that all workers of the route make together: orders, cancels and look-ups.",
         default=None,
-        shown="no limit",
+        shown="what the broker takes",
     )
     lease: _Seconds = _setting(
         _SECONDS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Final, Protocol, Self
@@ -104,6 +104,11 @@ class BaseBrokerAdapter(ABC):
     #: Seconds from a placement until the broker's order list shows it for certain. A list read earlier proves a
     #: presence, never an absence.
     visibility_lag: float
+    #: Calls a second that the broker takes of one account, orders and look-ups together; ``None`` for no limit.
+    rate_limit: float | None = None
+    #: Called before each request that only reads: it returns once the broker's call limit has room for one. Whoever
+    #: shares the limit with others sets it; requests that change something have their room already.
+    before_read: Callable[[], None] = staticmethod(lambda: None)
 
     @classmethod
     @abstractmethod

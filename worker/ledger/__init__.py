@@ -71,7 +71,7 @@ class LedgerRules:
     order_timeout: float = 5.0
     #: From the end of the order time-out until the broker's list shows every order that arrived.
     visibility_lag: float = 0.0
-    #: Launches a second on the whole route; ``None`` for no limit.
+    #: Calls a second that the broker takes of the whole route; ``None`` for no limit.
     rate_limit: float | None = None
     future_skew: float = 5.0
 
@@ -123,9 +123,10 @@ class Ledger:
             k.noted,
             k.orders,
             k.workers,
+            k.slots,
         )
         self._quiet_ms = _ms(rules.order_timeout + USER_TIMEOUT + rules.visibility_lag)
-        self._interval_us = round(1e6 / rules.rate_limit) if rules.rate_limit else 0
+        self._slots = _slots(rules.rate_limit)
 
     def register(self, *, broker: str, mode: str, start_halted: bool) -> str:
         """
@@ -160,7 +161,7 @@ class Ledger:
         """The same, without waiting for the answer."""
         started = self._clock.boottime()
         # The rate limit has its place in launch.
-        limits = (0 if self._interval_us else room, self._quiet_ms, _ms(self.rules.future_skew))
+        limits = (0 if self.rules.rate_limit else room, self._quiet_ms, _ms(self.rules.future_skew))
 
         def read(answers: list[Any]) -> list[Claim]:
             return [_claim(answer, started, self.rules.order_timeout) for answer in answers]
@@ -174,7 +175,7 @@ class Ledger:
         The time to send starts here, before the note is written, and ends with the order time-out or the expiry.
         """
         started = self._clock.boottime()
-        limits = (self._quiet_ms, self._interval_us, _ms(self.rules.future_skew))
+        limits = (self._quiet_ms, _ms(self.rules.future_skew), *self._slots)
         answers = self._call("launch", *limits, *chain.from_iterable(wanted))
         return [_launch(answer, started, self.rules.order_timeout) for answer in answers]
 
@@ -222,12 +223,20 @@ class Ledger:
     def cancel(self, intent_id: str, token: str, attempt: int, target: str, symbol: str) -> CancelDecision:
         """Decide what a claimed CANCEL may do, and note it when a request is about to leave."""
         started = self._clock.boottime()
-        answer = self._call("cancel", intent_id, token, attempt, target, symbol, self._quiet_ms)
+        answer = self._call(
+            "cancel", intent_id, token, attempt, target, symbol, self._quiet_ms, *self._slots
+        )
         gate = CancelGate(answer[0].decode())
         if gate is CancelGate.LAUNCHED:
             send_before = started + min(self.rules.order_timeout, answer[1] / 1000)
             return CancelDecision(gate, send_before, answer[2], answer[3].decode())
+        if gate is CancelGate.LATER:
+            return CancelDecision(gate, later=answer[1] / 1000)
         return CancelDecision(gate, response=answer[1] if len(answer) > 1 else b"")
+
+    def slot(self) -> float:
+        """Take one of the broker's call slots for a look-up. Returns 0, or in how many seconds to ask again."""
+        return float(self._call("slot", *self._slots)) / 1000 if self.rules.rate_limit else 0.0
 
     def look(self, limit: int, *, base: float, ceiling: float, escalate_after: float) -> list[Doubt]:
         """The doubts whose next look-up is due. The one after it is put off, with a doubling pause."""
@@ -353,6 +362,14 @@ _UNAVAILABLE = _Unavailable()
 
 
 _SETTLED = {one.encode(): one for one in Settled}
+
+
+def _slots(rate: float | None) -> tuple[int, int]:
+    """A call limit as (calls, microseconds in which they may be made): whole calls, in a second or longer."""
+    if not rate:
+        return 0, 0
+    calls = max(1, int(rate))
+    return calls, round(calls / rate * 1e6)
 
 
 def _ms(seconds: float) -> int:

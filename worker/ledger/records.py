@@ -128,6 +128,7 @@ class CancelGate(StrEnum):
     UNKNOWN = "unknown"
     DONE = "done"
     WAITING = "waiting"
+    LATER = "later"
     EXPIRED = "expired"
     STALE = "stale"
 
@@ -140,6 +141,8 @@ class CancelDecision(NamedTuple):
     #: The target's stored response as JSON.
     response: bytes = b""
     reference: str = ""
+    #: Seconds until a slot of the broker's call limit may be free.
+    later: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

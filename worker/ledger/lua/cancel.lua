@@ -6,12 +6,15 @@
 -- ARGV[ARGS + 3]  target    the intent to cancel
 -- ARGV[ARGS + 4]  symbol    its lane, which launches nothing while the CANCEL is open
 -- ARGV[ARGS + 5]  quiet_ms  from here until the broker's list can prove that the request did not arrive
+-- ARGV[ARGS + 6]  calls     as in launch.lua
+-- ARGV[ARGS + 7]  window_us
 --
 -- Returns {'launched', left_ms, response, reference}  ask the broker to cancel the order of this response
 --         {'never_sent'}       the target had not left; it never will, and is answered CANCELLED
 --         {'unknown'}          nothing is known of the target; should it come, it is answered CANCELLED
 --         {'done', response}   the target has ended without an order; the stored JSON
 --         {'waiting'}          the target is being sent or in doubt, or another CANCEL is open: handed out again soon
+--         {'later', ms}        the broker's call limit: ask again then; no order goes before it
 --         {'expired'}          the CANCEL itself is too old
 --         {'stale'}            it is not yours: send nothing, write nothing
 local id, token, attempt = ARGV[ARGS], ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])
@@ -64,6 +67,8 @@ end
 local ok, answer = pcall(cjson.decode, response)
 if not (ok and answer.accepted) then return {'done', response} end
 if not hold() then return wait() end
+local later = take_slot('cancel', tonumber(ARGV[ARGS + 6]), tonumber(ARGV[ARGS + 7]))
+if later > 0 then return {'later', later} end
 redis.call('HSET', entry_key(id), 'state', 'in_flight',
   'flight', string.format('%.0f:0:0:%.0f:%.0f', attempt, now_ms, now_ms + quiet_ms))
 redis.call('ZADD', K.open, now_ms + lease_ms, id)

@@ -2,8 +2,9 @@
 -- Its lane needs no look: claim and grant let one intent of a lane out at a time.
 --
 -- ARGV[ARGS]      quiet_ms      from here until the broker's list can prove an absence
--- ARGV[ARGS + 1]  interval_us   between two launches of the route, 0 = no limit
--- ARGV[ARGS + 2]  skew_ms       how far in the future an intent may be
+-- ARGV[ARGS + 1]  skew_ms       how far in the future an intent may be
+-- ARGV[ARGS + 2]  calls         that the broker takes of the route in a window, 0 = no limit
+-- ARGV[ARGS + 3]  window_us     of them
 -- then for each   id  token  attempt (the number of this launch, from 1)
 --
 -- Returns for each {'launched', sequence, left_ms}  send it before left_ms have passed, or give it up
@@ -11,7 +12,9 @@
 --                  {'tripped'} {'halted', reason} {'expired'} {'future'} {'cancelled', id}
 --                                                   it may not leave: settle it as denied
 --                  {'stale'}                        it is not yours: send nothing, write nothing
-local quiet_ms, interval_us, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
+local quiet_ms, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1])
+local calls, window_us = tonumber(ARGV[ARGS + 2]), tonumber(ARGV[ARGS + 3])
+local refused = 0
 local gates = read_gates(quiet_ms)
 
 -- A first launch needs the claim; another one needs the token that launched before and gave proof that nothing left.
@@ -38,9 +41,11 @@ local function launch(id, token, attempt)
   if gates.halted then return {'halted', gates.halt_reason} end
   if not gates.admits then return {'tripped'} end
   if lane_is_held(gates, member) then return {'later', 100} end
-  if interval_us > 0 then
-    if gates.rate_at > now_us then return {'later', math.ceil((gates.rate_at - now_us) / 1000)} end
-    gates.rate_at = math.max(gates.rate_at, now_us) + interval_us
+  local later = take_slot('order', calls, window_us)
+  if later > 0 then
+    -- One behind the other, not all at the same slot.
+    refused = refused + 1
+    return {'later', later + math.floor((refused - 1) * window_us / calls / 1000)}
   end
   redis.call('HSET', entry_key(id), 'state', 'in_flight', 'flight', new_flight(gates, attempt))
   open_until(lease_until, id)
@@ -49,8 +54,8 @@ local function launch(id, token, attempt)
 end
 
 local answers = {}
-for i = ARGS + 3, #ARGV, 3 do
+for i = ARGS + 4, #ARGV, 3 do
   answers[#answers + 1] = launch(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]))
 end
-redis.call('HSET', K.state, 'sequence', gates.sequence, 'rate_at', string.format('%.0f', gates.rate_at))
+redis.call('HSET', K.state, 'sequence', gates.sequence)
 return done(answers)

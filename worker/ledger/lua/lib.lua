@@ -3,7 +3,7 @@
 -- Put in front of each script by scripts.py, behind guard.lua. Local functions only: a global would break a server
 -- for every later script.
 --
--- KEYS[1..13]  state open doubts lanes ready cancelling responses failsafe audit dead noted orders workers
+-- KEYS[1..14]  state open doubts lanes ready cancelling responses failsafe audit dead noted orders workers slots
 -- ARGV[1] prefix        of the route's keys; entries of the ledger are prefix .. 'intent:' .. intent_id, same slot
 -- ARGV[2] route         its name
 -- ARGV[3] worker        who calls
@@ -16,7 +16,7 @@
 local K = {
   state = KEYS[1], open = KEYS[2], doubts = KEYS[3], lanes = KEYS[4], ready = KEYS[5], cancelling = KEYS[6],
   responses = KEYS[7], failsafe = KEYS[8], audit = KEYS[9], dead = KEYS[10], noted = KEYS[11], orders = KEYS[12],
-  workers = KEYS[13],
+  workers = KEYS[13], slots = KEYS[14],
 }
 local prefix, route, worker, incarnation = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lease_ms, retention_ms, on_doubt = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
@@ -216,14 +216,50 @@ end
 
 -- What stands in the way of all launches of the route, read once a call.
 local function read_gates(quiet_ms)
-  local v = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'rate_at', 'sequence')
+  local v = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'sequence')
   local guard = guard_load(K.state)
   return {
-    halted = v[1] == '1', halt_reason = v[2] or '', rate_at = tonumber(v[3] or 0), sequence = tonumber(v[4] or 0),
+    halted = v[1] == '1', halt_reason = v[2] or '', sequence = tonumber(v[3] or 0),
     admits = guard_admits(guard), cancels_open = redis.call('EXISTS', K.cancelling) == 1,
     -- What every launch of this call has in common, behind its attempt and sequence.
     tail = string.format(':%.0f:%.0f:%.0f', guard.generation, now_ms, now_ms + quiet_ms),
   }
+end
+
+-- Slots of the broker's call limit, which all calls of the route share: at most `calls` in any `window_us`, and one
+-- each window_us / calls, so that a CANCEL never finds them all gone. The list keeps the times of the last `calls`.
+-- Who has to wait and goes before orders leaves a wish until it will have come again.
+local WISHES = {cancel = 'wish_cancel', look = 'wish_look'}
+-- How far a late slot may be made up for, in slots; how long a call may take to the broker more than the one before.
+local MAKE_UP, JITTER_US, WISH_US = 2, 25000, 200000
+
+local function must_yield(kind)
+  local v = redis.call('HMGET', K.state, 'wish_cancel', 'wish_look')
+  local cancel, look = tonumber(v[1] or 0) > now_us, tonumber(v[2] or 0) > now_us
+  return (kind ~= 'cancel' and cancel) or (kind == 'order' and look)
+end
+
+-- Take one for a call of this kind: 'cancel', 'look' or 'order'. Returns 0, or in how many ms to ask again.
+local function take_slot(kind, calls, window_us)
+  if calls == 0 then return 0 end
+  local interval = window_us / calls
+  local free_at = tonumber(redis.call('HGET', K.state, 'rate_at') or 0)
+  local oldest = tonumber(redis.call('LINDEX', K.slots, calls - 1) or 0)
+  local at = math.max(free_at, oldest + window_us + JITTER_US)
+  local wish = WISHES[kind]
+  if at > now_us then
+    if wish then redis.call('HSET', K.state, wish, string.format('%.0f', at + WISH_US)) end
+    return math.ceil((at - now_us) / 1000)
+  end
+  if must_yield(kind) then
+    if wish then redis.call('HSET', K.state, wish, string.format('%.0f', now_us + interval + WISH_US)) end
+    return math.ceil(interval / 1000)
+  end
+  if wish then redis.call('HDEL', K.state, wish) end
+  redis.call('HSET', K.state, 'rate_at', string.format('%.0f', math.max(free_at, now_us - MAKE_UP * interval) + interval))
+  redis.call('LPUSH', K.slots, string.format('%.0f', now_us))
+  redis.call('LTRIM', K.slots, 0, calls - 1)
+  return 0
 end
 
 local function lane_is_held(gates, member)

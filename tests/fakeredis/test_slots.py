@@ -1,0 +1,138 @@
+"""The broker's call limit, shared by all workers of a route: cancels first, then look-ups, then orders."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import pytest
+
+from tests.fakeredis.test_ledger import Bench, cancel_of, claim_cancel
+from worker.clock import SystemClock
+from worker.ledger import Ledger
+from worker.ledger.records import CancelGate, Granted, Later, Launched
+
+TIMES = ("rate_at", "wish_cancel", "wish_look")
+
+
+@pytest.fixture
+def bench(any_redis: Any) -> Bench:
+    return Bench(any_redis)
+
+
+def pass_time(bench: Bench, ledger: Ledger, seconds: float) -> None:
+    """Nobody moves Redis's clock, so all that was noted moves back."""
+    micros, keys = round(seconds * 1e6), ledger.keys
+    for name, value in zip(TIMES, bench.client.hmget(keys.state, *TIMES), strict=True):
+        if value is not None:
+            bench.client.hset(keys.state, name, int(value) - micros)
+    taken = [int(one) - micros for one in bench.client.lrange(keys.slots, 0, -1)]
+    bench.client.delete(keys.slots)
+    if taken:
+        bench.client.rpush(keys.slots, *taken)
+
+
+def ready(bench: Bench, ledger: Ledger, *intent_ids: str) -> None:
+    for number, intent_id in enumerate(intent_ids):
+        assert isinstance(bench.claim(ledger, intent_id, symbol=f"{number:06d}"), Granted)
+
+
+def working(bench: Bench, ledger: Ledger, intent_id: str) -> None:
+    """An order at the broker, its slot long used."""
+    ready(bench, ledger, intent_id)
+    assert isinstance(bench.launch(ledger, intent_id), Launched)
+    bench.accept(ledger, intent_id)
+    pass_time(bench, ledger, 60)
+
+
+def test_orders_that_find_no_slot_are_told_to_come_again_one_behind_the_other(bench: Bench) -> None:
+    ledger = bench.ledger(rate_limit=1)
+    ready(bench, ledger, "a", "b", "c")
+
+    first, second, third = ledger.launch([(one, bench.tokens[one], 1) for one in "abc"])
+
+    assert isinstance(first, Launched)
+    assert isinstance(second, Later) and 0.8 < second.seconds <= 1.05
+    assert isinstance(third, Later) and 1.8 < third.seconds <= 2.05
+
+
+def test_workers_of_a_route_share_its_slots(bench: Bench) -> None:
+    one, other = bench.ledger("w1", rate_limit=1), bench.ledger("w2", rate_limit=1)
+    ready(bench, one, "a", "b")
+
+    assert isinstance(bench.launch(one, "a"), Launched)
+    assert other.slot() > 0.5
+
+
+def test_without_a_limit_nothing_waits(bench: Bench) -> None:
+    ledger = bench.ledger()
+    ready(bench, ledger, "a", "b")
+
+    assert isinstance(bench.launch(ledger, "a"), Launched) and isinstance(bench.launch(ledger, "b"), Launched)
+    assert ledger.slot() == 0
+    assert not bench.client.exists(ledger.keys.slots)
+
+
+def test_a_cancel_goes_before_orders_that_wait_for_a_slot(bench: Bench) -> None:
+    ledger = bench.ledger(rate_limit=1)
+    working(bench, ledger, "t")
+    ready(bench, ledger, "a", "b")
+    assert isinstance(bench.launch(ledger, "a"), Launched)
+    assert isinstance(bench.launch(ledger, "b"), Later)
+    claim_cancel(bench, ledger, "t")
+
+    told = cancel_of(bench, ledger, "t")
+    pass_time(bench, ledger, told.later + 0.05)
+
+    assert told.gate is CancelGate.LATER and 0 < told.later <= 1.1
+    assert isinstance(bench.launch(ledger, "b"), Later)
+    assert cancel_of(bench, ledger, "t").gate is CancelGate.LAUNCHED
+
+
+def test_a_look_up_goes_before_orders_and_behind_cancels(bench: Bench) -> None:
+    ledger = bench.ledger(rate_limit=1)
+    working(bench, ledger, "t")
+    ready(bench, ledger, "a", "b")
+    bench.launch(ledger, "a")
+    claim_cancel(bench, ledger, "t")
+    assert ledger.slot() > 0
+    cancel_of(bench, ledger, "t")
+
+    pass_time(bench, ledger, 1.1)
+    assert ledger.slot() > 0
+    assert isinstance(bench.launch(ledger, "b"), Later)
+    assert cancel_of(bench, ledger, "t").gate is CancelGate.LAUNCHED
+    pass_time(bench, ledger, 1.1)
+    assert isinstance(bench.launch(ledger, "b"), Later)
+    assert ledger.slot() == 0
+
+
+def test_what_a_dead_worker_wished_for_falls_to_orders(bench: Bench) -> None:
+    ledger = bench.ledger(rate_limit=1)
+    ready(bench, ledger, "a", "b")
+    bench.launch(ledger, "a")
+    assert ledger.slot() > 0
+
+    pass_time(bench, ledger, 1.3)
+
+    assert isinstance(bench.launch(ledger, "b"), Launched)
+
+
+def test_a_backlog_uses_the_limit_and_never_breaks_it(bench: Bench) -> None:
+    ledger = bench.ledger(rate_limit=18)
+    clock = SystemClock()
+    started, moved, taken = clock.boottime(), 0.0, 0
+    window = deque[float]()
+    while (now := clock.boottime() - started + moved) < 20:
+        wait = ledger.slot()
+        if wait == 0:
+            taken += 1
+            window.append(now)
+            while window[0] <= now - 1:
+                window.popleft()
+            assert len(window) <= 18
+        # Whoever waits comes some milliseconds late, each time.
+        pass_time(bench, ledger, wait + 0.004)
+        moved += wait + 0.004
+
+    assert taken >= 0.95 * 18 * 20
