@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
 from worker.brokers.base import ClosedOptions
 from worker.brokers.kis.facts import HOSTS, Environment
@@ -47,6 +47,9 @@ class Credentials:
 class KISOptions(ClosedOptions):
     """The options of a route with ``broker = "kis"``. Durations are seconds."""
 
+    # What was given may be a key in the wrong place.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     #: ``real`` or ``paper``: the server that issued the keys. It is stored with them, and the host follows from it.
     environment: Annotated[Environment | None, BeforeValidator(_revealed)] = None
     app_key: SecretStr | None = None
@@ -54,7 +57,7 @@ class KISOptions(ClosedOptions):
     #: A TOML file with ``environment``, ``app_key`` and ``app_secret``, instead of the three here.
     credentials: Annotated[Path | None, BeforeValidator(_revealed)] = None
     #: ``12345678-01``.
-    account: str
+    account: Annotated[str, Field(repr=False)]
     #: A simulator's address, on this machine. KIS's own hosts need none.
     base_url: str | None = None
     #: Where an order goes that names no venue.
@@ -75,11 +78,12 @@ class KISOptions(ClosedOptions):
     #: Until an order shows in KIS's lists for certain; the dated default of the environment when absent. Never less.
     visibility_lag: Annotated[float | None, Field(ge=0, le=600)] = None
 
-    @model_validator(mode="after")
-    def _venue_is_known(self) -> Self:
-        if self.venue is not None and self.venue not in (*KR_VENUES, *US_VENUES):
-            raise ValueError(f"venue: must be one of {', '.join((*KR_VENUES, *US_VENUES))}")
-        return self
+    @field_validator("venue")
+    @classmethod
+    def _venue_is_known(cls, venue: str | None) -> str | None:
+        if venue is not None and venue not in (*KR_VENUES, *US_VENUES):
+            raise ValueError(f"must be one of {', '.join((*KR_VENUES, *US_VENUES))}")
+        return venue
 
 
 def credentials_of(options: KISOptions, mode: str) -> Credentials:
