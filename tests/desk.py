@@ -179,17 +179,19 @@ class Desk:
         room: int = 8,
         run: int = 1,
         min_idle: float = 10.0,
+        exclusive: bool = False,
     ) -> None:
         self.client = client
         self.clock = clock
         self.taken = 0
         self.ledger = Ledger(client, ROUTE, name, LedgerRules(**(ledger or {})), clock)
         adapter = broker if isinstance(broker, BaseBrokerAdapter) else None
+        by_key = adapter is not None and not adapter.client_order_ids
         if isinstance(broker, BaseBrokerAdapter):
             broker = create_broker_for_execution(True, broker, guard=OpenGuard(), clock=clock)
         self.door = Door(client, name, clock, min_idle)
         journal = Journal(_METRICS.route(ROUTE), silent(), clock)
-        rules = EngineRules(ROUTE, **(engine or {}))
+        rules = EngineRules(ROUTE, order_keys=by_key, **(engine or {}))
         self.engine = Engine(self.ledger, broker, rules, self.door, journal, clock)
         self.orders = Outbox(broker, self.engine.ended, clock, room, run)
         self.cancels = Outbox(broker, self.engine.ended, clock, room, run)
@@ -197,7 +199,9 @@ class Desk:
         self.resolver = adapter and Resolver(
             self.ledger,
             adapter,
-            ResolverRules(ROUTE, quiet=self.ledger.rules.order_timeout + 1 + adapter.visibility_lag),
+            ResolverRules(
+                ROUTE, quiet=self.ledger.rules.order_timeout + 1 + adapter.visibility_lag, exclusive=exclusive
+            ),
             _METRICS.route(ROUTE),
             silent(),
             clock,

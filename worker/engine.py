@@ -30,6 +30,7 @@ from worker.brokers.base import BrokerEngine
 from worker.brokers.noop import NoopBroker
 from worker.cancels import decide_cancel
 from worker.clock import Clock
+from worker.evidence import order_key
 from worker.hand import Ended, Hands, Held
 from worker.intake import Delivery
 from worker.journal import Journal
@@ -85,6 +86,8 @@ class EngineRules:
     #: While this file exists nothing is launched here, whatever Redis says.
     halt_file: Path | None = None
     default_venue: str | None = None
+    #: The broker's rows carry no ids of ours: orders are known by their keys.
+    order_keys: bool = False
 
 
 class Engine:
@@ -123,6 +126,7 @@ class Engine:
             hand=self.hand,
             room=self.room,
             wake=self.wake,
+            key_of=order_key if rules.order_keys else lambda _: "",
         )
         self._reader = Reader(rules.route, rules.max_age, clock)
 

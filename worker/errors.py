@@ -10,6 +10,7 @@ Everything raised on purpose.
     ├─ Refused              an operator's command cannot be carried out as given; nothing changed
     └─ BrokerError          can the order exist at the broker?
        ├─ NotSent           no:    it provably never left this machine
+       ├─ Denied            no:    our own rules refused it before anything left
        ├─ Rejected          no:    the broker refused it, on its own evidence
        └─ OutcomeUnknown    maybe: it left, and nothing proves either way
 
@@ -18,7 +19,7 @@ Everything raised on purpose.
 
 from __future__ import annotations
 
-from contracts import SafetyCode
+from contracts import Code, SafetyCode
 
 
 class WorkerError(Exception):
@@ -61,6 +62,18 @@ class BrokerError(WorkerError):
 
 class NotSent(BrokerError):
     """It provably never left this machine. It may be launched again."""
+
+
+class Denied(BrokerError):
+    """
+    Our own rules say no: the order cannot exist, or its market is closed. Nothing left, and no broker failed.
+
+    ``denial`` is ``PRETRADE`` or ``MARKET_CLOSED``; the text names the field and the nearest legal values.
+    """
+
+    def __init__(self, message: str, *, denial: Code = Code.PRETRADE) -> None:
+        super().__init__(message)
+        self.denial = denial
 
 
 class Rejected(BrokerError):

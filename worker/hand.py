@@ -49,6 +49,10 @@ class Held:
         #: For a CANCEL: the order to cancel.
         self.target: OrderQuery | None = None
 
+    def refer(self, reference: str) -> None:
+        """What a later cancel of the order needs."""
+        self.reference = reference
+
     def launched(self, send_before: float) -> Held:
         """The ledger has noted one more launch."""
         self.attempt += 1

@@ -21,7 +21,9 @@ exec:{ROUTE}:doubts            zset    while in doubt              intent_id by 
 exec:{ROUTE}:lanes             zset    while registered            ``SYMBOL NUL ENTRY NUL ID``, all scores 0: lanes in order
 exec:{ROUTE}:ready             set     until handed out            symbols whose lane has a parked head
 exec:{ROUTE}:cancelling        hash    while a CANCEL is open      target intent_id → the CANCEL's id and symbol
-exec:{ROUTE}:noted             set     for ever                    broker orders announced as foreign or orphan
+exec:{ROUTE}:noted             hash    for ever                    broker orders announced as foreign or orphan
+exec:{ROUTE}:slots             list    the broker's window         when the last calls to the broker were made
+exec:{ROUTE}:owned             hash    ``retention``               order number → intent, where rows carry no ids of ours
 exec:{ROUTE}:workers           hash    a heartbeat                 worker → JSON: pid, host, metrics port, beat
 =============================  ======  ==========================  ==========================================
 
@@ -38,6 +40,9 @@ from functools import cached_property
 ROUTES = "exec:routes"
 #: The consumer group of the intents and cancels streams.
 GROUP = "workers"
+
+#: Under which lies what all workers of an account use together, such as its access token.
+SHARED = "exec:shared:"
 
 _ROUTE = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
 
@@ -119,6 +124,10 @@ class RouteKeys:
     @cached_property
     def slots(self) -> str:
         return self.prefix + "slots"
+
+    @cached_property
+    def owned(self) -> str:
+        return self.prefix + "owned"
 
     @cached_property
     def intent_prefix(self) -> str:

@@ -53,6 +53,7 @@ class Event(StrEnum):
     ADAPTER_FAULT = "adapter_fault"  # error, with its stack
 
     # Doubts, orders
+    DOUBT_OPEN = "doubt_open"  # info: why nothing is proven yet
     DOUBT_RESOLVED = "doubt_resolved"  # info
     DOUBT_ESCALATED = "doubt_escalated"  # error
     LOOK_UP_FAILED = "look_up_failed"  # warning: the broker could not be asked; asked again later

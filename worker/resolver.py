@@ -1,7 +1,7 @@
 """
 Ends doubts by asking the broker, and looks for orders that should not exist.
 
-No timer, retry count or restart ends a doubt; only evidence does. What counts as evidence is `judge`, a pure function.
+No timer, retry count or restart ends a doubt; only evidence does. What counts as evidence stands in `evidence`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,21 @@ from worker import answers
 from worker.brokers.base import BaseBrokerAdapter
 from worker.clock import Clock
 from worker.errors import BrokerError
-from worker.ledger import Ledger
-from worker.ledger.records import Doubt
+from worker.evidence import (
+    Absent,
+    Evidence,
+    Found,
+    NoVerdict,
+    Reading,
+    Wanted,
+    judge,
+    judge_by_key,
+    moment,
+    order_key,
+    order_key_of_row,
+)
+from worker.ledger import Ledger, foreign_mark
+from worker.ledger.records import Doubt, Owner
 from worker.logs import Event, Logger
 from worker.metrics import Resolution, RouteMetrics, StaleOperation
 
@@ -39,65 +52,6 @@ LOOKS = 64
 MARGIN = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A scan, and when it was started on this machine's CLOCK_BOOTTIME."""
-
-    scan: OrderScan
-    started: float
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The broker holds the order. More than one row of one intent: ``others`` should not exist."""
-
-    order: OrderRecord
-    others: tuple[OrderRecord, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """The broker provably does not hold it."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoVerdict:
-    """Nothing is proven yet, and why."""
-
-    why: str
-
-
-Evidence = Found | Absent | NoVerdict
-
-
-def judge(
-    intent_id: str, readings: Sequence[Reading], *, by_client_id: bool, absence_from: float
-) -> Evidence:
-    """
-    What the broker's list proves of one order in doubt.
-
-    A row that carries our id proves a presence, in any reading. An absence needs two complete readings that agree,
-    both started after ``absence_from`` (seconds on CLOCK_BOOTTIME): the end of the sender's deadline, the kernel's
-    time-out and the broker's visibility lag, counted from this resolver's own first sight of the doubt. Where rows
-    do not carry our id, no list proves anything by itself: a named person decides.
-    """
-    if not by_client_id:
-        return NoVerdict("the broker's list does not show our ids: a named person decides")
-    rows = {
-        row.broker_order_id: row
-        for reading in readings
-        for row in reading.scan.orders
-        if row.client_order_id == intent_id
-    }
-    if rows:
-        first, *others = sorted(rows.values(), key=lambda row: (row.placed_at, row.broker_order_id))
-        return Found(first, tuple(others))
-    telling = [one for one in readings if one.scan.complete and one.started >= absence_from]
-    if len(telling) >= 2:
-        return Absent()
-    return NoVerdict(f"{len(telling)} of 2 complete readings after the broker's lag")
-
-
 @dataclass(slots=True)
 class _Watched:
     """What this resolver remembers of one doubt between look-ups."""
@@ -105,6 +59,8 @@ class _Watched:
     fence: str
     absence_from: float
     readings: list[Reading] = field(default_factory=list)
+    #: Why nothing is proven, as told last.
+    told: str = ""
 
 
 #: How a CANCEL in doubt ends, by what became of its target.
@@ -127,6 +83,8 @@ class ResolverRules:
     escalate_after: float = 300.0
     #: From a launch until nothing of it can still be on its way and the list shows it.
     quiet: float = 6.0
+    #: Nobody else trades on the account. Where rows carry no ids of ours, nothing is proven without it.
+    exclusive: bool = False
 
 
 class Resolver:
@@ -189,13 +147,7 @@ class Resolver:
     def _resolve_order(self, doubt: Doubt, reading: Reading) -> bool:
         watched = self._watch(doubt)
         watched.readings = [*watched.readings[-1:], reading]
-        evidence = judge(
-            doubt.intent_id,
-            watched.readings,
-            by_client_id=self._adapter.client_order_ids,
-            absence_from=watched.absence_from,
-        )
-        match evidence:
+        match self._judge(doubt, watched):
             case Found(order, others):
                 done = self._end(
                     doubt, self._accepted(doubt, order), order.reference or "", "found in the list"
@@ -203,13 +155,38 @@ class Resolver:
                 for other in others:
                     self._orphan(other, doubt.intent_id, "settled")
                 return done
-            case Absent():
-                reason = "in neither of two complete order lists read after the broker's lag"
+            case Absent(why):
                 return self._end(
-                    doubt, self._closed(doubt, Outcome.NOT_PLACED, Code.NOT_PLACED, reason), "", reason
+                    doubt, self._closed(doubt, Outcome.NOT_PLACED, Code.NOT_PLACED, why), "", why
                 )
-            case NoVerdict():
+            case NoVerdict(why):
+                self._tell(watched, doubt, why)
                 return False
+
+    def _judge(self, doubt: Doubt, watched: _Watched) -> Evidence:
+        if self._adapter.client_order_ids:
+            return judge(doubt.intent_id, watched.readings, absence_from=watched.absence_from)
+        numbers = sorted({row.broker_order_id for one in watched.readings for row in one.scan.orders})
+        intent = load_intent(doubt.body)
+        launched = moment(doubt.launched_at)
+        owners = self._ledger.owners(numbers)
+        noted = self._ledger.noted_at(numbers)
+        wanted = Wanted(
+            intent,
+            launched,
+            moment(doubt.quiet_at),
+            {number: moment(one.since) for number, one in owners.items()},
+            [number for number, since in noted.items() if since < doubt.launched_at],
+            self._rules.exclusive,
+            self._adapter.session_over(intent.symbol, launched),
+        )
+        return judge_by_key(wanted, watched.readings, absence_from=watched.absence_from)
+
+    def _tell(self, watched: _Watched, doubt: Doubt, why: str) -> None:
+        """Log why nothing is proven, once for each reason."""
+        if why != watched.told:
+            watched.told = why
+            self._log.info(Event.DOUBT_OPEN, intent_id=doubt.intent_id, reason=why)
 
     def _resolve_cancel(self, doubt: Doubt) -> bool:
         """A CANCEL in doubt ends by what its target's own row shows."""
@@ -278,6 +255,7 @@ class Resolver:
             reference=reference,
             actor=self._worker,
             reason=reason,
+            key=self._key_of(doubt),
         )
         self._watched.pop(doubt.intent_id, None)
         if not done:
@@ -289,6 +267,9 @@ class Resolver:
                 Event.DOUBT_RESOLVED, intent_id=doubt.intent_id, outcome=response.outcome, reason=reason
             )
         return done
+
+    def _key_of(self, doubt: Doubt) -> str:
+        return "" if self._adapter.client_order_ids or doubt.target else order_key(load_intent(doubt.body))
 
     # Orders that should not exist.
 
@@ -306,10 +287,35 @@ class Resolver:
             return
         self._scanned_to = now
         # The ledger is read after the list: an order that is listed was launched before that.
-        by_id = {row.client_order_id or "": row for row in listed.orders}
+        if self._adapter.client_order_ids:
+            self._compare_ids(listed.orders)
+        else:
+            self._compare_keys(listed.orders)
+
+    def _compare_ids(self, rows: Sequence[OrderRecord]) -> None:
+        by_id = {row.client_order_id or "": row for row in rows}
         states = self._ledger.states([one for one in by_id if one])
-        for row in listed.orders:
+        for row in rows:
             self._compare(row, states)
+
+    def _compare_keys(self, rows: Sequence[OrderRecord]) -> None:
+        """Where rows carry no ids of ours: whose number is it, or else, which of our intents does it look like?"""
+        under_way = {order_key(load_intent(body)) for body in self._ledger.under_way()}
+        owners = self._ledger.owners([row.broker_order_id for row in rows])
+        strangers = [row for row in rows if row.broker_order_id not in owners]
+        strangers = [row for row in strangers if order_key_of_row(row) not in under_way]
+        unplaced = self._ledger.unplaced([order_key_of_row(row) for row in strangers])
+        for row in strangers:
+            ours = unplaced.get(order_key_of_row(row))
+            if ours is not None and self._is_of(row, ours):
+                self._orphan(row, ours.intent_id, "settled")
+            else:
+                self._foreign(row)
+
+    def _is_of(self, row: OrderRecord, ours: Owner) -> bool:
+        """Whether it may have been placed for that launch, which ended as no order at that time."""
+        span = timedelta(seconds=60 + 2 * self._rules.quiet)
+        return abs(row.placed_at - moment(ours.since)) <= span
 
     def _compare(self, row: OrderRecord, states: dict[str, tuple[str, bytes]]) -> None:
         intent_id = row.client_order_id or ""
@@ -336,7 +342,7 @@ class Resolver:
     def _foreign(self, row: OrderRecord) -> None:
         message = "an order on the account that no intent of this route asked for"
         fields = _fields(row, self._adapter.broker_id, message)
-        if self._ledger.note("FOREIGN_ORDER", f"foreign:{row.broker_order_id}", fields) == 1:
+        if self._ledger.note("FOREIGN_ORDER", foreign_mark(row.broker_order_id), fields) == 1:
             self._metrics.foreign_order()
             self._log.warning(Event.FOREIGN_ORDER, broker_order_id=row.broker_order_id, symbol=row.symbol)
 

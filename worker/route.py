@@ -25,6 +25,7 @@ from worker.errors import ConfigError, StateLost, Unavailable
 from worker.guard import OpenGuard
 from worker.intake import Delivery, Intake
 from worker.journal import Journal
+from worker.keys import SHARED
 from worker.ledger import USER_TIMEOUT, Ledger, LedgerRules
 from worker.ledger.registry import enlist
 from worker.line import Line
@@ -120,7 +121,7 @@ class Route:
             bell=self._bell,
         )
         journal = Journal(self._metrics.route(self.name), self._log, self._clock)
-        rules = _engine_rules(self.name, route, settings.halt_file)
+        rules = _engine_rules(self.name, route, settings.halt_file, self._adapter)
         self.engine = Engine(
             self._ledger, self._broker, rules, self.intake, journal, self._clock, self.intake.wake
         )
@@ -152,10 +153,12 @@ class Route:
         self._resolver = None
         if self._adapter is not None:
             self._adapter.before_read = self._wait_for_slot
+            self._adapter.share(self._client, SHARED)
             rules = ResolverRules(
                 self.name,
                 escalate_after=route.doubt_escalate_after,
                 quiet=route.order_timeout + USER_TIMEOUT + lag,
+                exclusive=route.account_exclusive,
             )
             self._resolver = Resolver(
                 self._ledger,
@@ -367,7 +370,11 @@ def build_adapter(route: RouteSettings, clock: Clock) -> BaseBrokerAdapter | Non
     kind = adapter_class(route.broker)
     if route.mode is Mode.OFF:
         return None
-    return kind.from_options(route.options, mode=route.mode, clock=clock)
+    adapter = kind.from_options(route.options, mode=route.mode, clock=clock)
+    if not adapter.client_order_ids and route.lane_on_doubt == "continue":
+        fault = f"lane_on_doubt: {route.broker} knows no ids of ours, so an order in doubt must hold its lane; set it to wait"
+        raise ConfigError([fault])
+    return adapter
 
 
 def build_broker(route: RouteSettings, adapter: BaseBrokerAdapter | None, clock: Clock) -> BrokerEngine:
@@ -404,7 +411,9 @@ def _ledger_rules(route: RouteSettings, adapter: BaseBrokerAdapter | None) -> Le
     )
 
 
-def _engine_rules(name: str, route: RouteSettings, halt_file: Path | None) -> EngineRules:
+def _engine_rules(
+    name: str, route: RouteSettings, halt_file: Path | None, adapter: BaseBrokerAdapter | None
+) -> EngineRules:
     return EngineRules(
         route=name,
         max_age=route.max_age,
@@ -413,6 +422,7 @@ def _engine_rules(name: str, route: RouteSettings, halt_file: Path | None) -> En
         not_sent_retries=route.not_sent_retries,
         halt_file=halt_file,
         default_venue=_venue(route),
+        order_keys=adapter is not None and not adapter.client_order_ids,
     )
 
 

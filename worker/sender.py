@@ -144,7 +144,7 @@ class Sender:
 
     def _submit(self, held: Held) -> Ended:
         started = self._clock.boottime()
-        send = Send(route=self._route, attempts=held.attempt, send_before=held.send_before)
+        send = Send(self._route, held.attempt, held.send_before, held.refer)
         try:
             if held.target is not None and isinstance(self._broker, LiveBroker):
                 response = self._broker.cancel_intent(held.intent, held.target, send)

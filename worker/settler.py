@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from contracts import ExecutionResponse, IntentType, Outcome, dump
+from contracts import ExecutionIntent, ExecutionResponse, IntentType, Outcome, dump
 from worker.brokers.base import AdapterFault
 from worker.clock import Clock
 from worker.hand import Answered, Ended, Hands, Held, InDoubt, Unsent
@@ -61,8 +61,12 @@ class Settler:
         hand: Callable[[Iterable[Handed]], None],
         room: Callable[[], int],
         wake: Callable[[], None],
+        key_of: Callable[[ExecutionIntent], str],
     ) -> None:
-        """``returned`` takes an order that may be launched again after so many seconds; ``hand`` the lanes' next."""
+        """
+        ``returned`` takes an order that may be launched again after so many seconds; ``hand`` the lanes' next.
+        ``key_of`` tells what a broker's row can show of an order, where rows carry no ids of ours.
+        """
         self._ledger = ledger
         self._hands = hands
         self._acks = acks
@@ -74,6 +78,7 @@ class Settler:
         self._hand = hand
         self._room = room
         self._wake = wake
+        self._key_of = key_of
         self.is_leaving = False
         # Filled by other threads; deque.append is atomic.
         self._ended: deque[Ended] = deque()
@@ -97,6 +102,7 @@ class Settler:
             effect or self._effect(held, response.outcome),
             dump(response),
             held.reference,
+            self._key_of(held.intent) if held.attempt else "",
         )
         self._ends.append(End(held, settlement, response))
         self._wake()

@@ -93,6 +93,7 @@ class Upkeep:
             _Chore(self._observe, 1.0),
             _Chore(self._trim_ours, 60.0),
             _Chore(self._weed, 30.0),
+            _Chore(self._forget_owners, 3600.0),
         ]
         self._stream = self._keys.intents if owns_stream else ""
         if owns_stream:
@@ -197,6 +198,12 @@ class Upkeep:
         oldest = self._ledger.now_ms() - round(self._ledger.rules.retention * 1000)
         for stream in (self._keys.responses, self._keys.failsafe, self._keys.orders, self._keys.audit):
             self._client.xtrim(stream, minid=f"{max(0, oldest)}-0", approximate=True)
+
+    def _forget_owners(self) -> None:
+        oldest = self._ledger.now_ms() - round(self._ledger.rules.retention * 1000)
+        for name, owner in self._client.hscan_iter(self._keys.owned, count=500):
+            if int(owner.partition(b":")[0]) < oldest:
+                self._client.hdel(self._keys.owned, name)
 
     def _weed(self) -> None:
         start = "-"

@@ -16,8 +16,8 @@ from tests.desk import KEYS, Desk, answers, end_leases, enqueue, events, kinds, 
 from tests.mock_broker import MockBroker
 from worker.clock import ManualClock
 from worker.errors import BrokerError, OutcomeUnknown, Refused
+from worker.evidence import Absent, Found, NoVerdict, Reading, judge
 from worker.ledger.control import Control
-from worker.resolver import Absent, Found, NoVerdict, Reading, judge
 
 LOST = OutcomeUnknown("the reply was lost")
 HELD = OrderResponse("N1", "held")
@@ -44,8 +44,8 @@ def reading(*rows: OrderRecord, started: float = 100.0, complete: bool = True) -
     return Reading(OrderScan(rows, complete), started)
 
 
-def verdict(*readings: Reading, by_client_id: bool = True) -> Any:
-    return judge("a", readings, by_client_id=by_client_id, absence_from=100.0)
+def verdict(*readings: Reading) -> Any:
+    return judge("a", readings, absence_from=100.0)
 
 
 def test_a_row_with_our_id_proves_the_order_however_early_or_incomplete_the_list_is() -> None:
@@ -65,7 +65,9 @@ def test_absence_needs_two_complete_readings_started_after_the_brokers_lag() -> 
     assert isinstance(verdict(), NoVerdict)
     assert isinstance(verdict(reading()), NoVerdict)
     assert isinstance(verdict(reading(started=99.9), reading()), NoVerdict)
-    assert verdict(reading(), reading(started=101.0)) == Absent()
+    assert verdict(reading(), reading(started=101.0)) == Absent(
+        "in neither of two complete order lists read after the broker's lag"
+    )
 
 
 def test_an_incomplete_list_never_proves_an_absence() -> None:
@@ -77,18 +79,14 @@ def test_other_peoples_orders_prove_nothing_about_ours() -> None:
     assert isinstance(verdict(reading(row("b"), row(None))), NoVerdict)
 
 
-def test_where_rows_do_not_carry_our_ids_no_list_proves_anything() -> None:
-    assert isinstance(verdict(reading(), reading(), by_client_id=False), NoVerdict)
-    assert isinstance(verdict(reading(row("a")), by_client_id=False), NoVerdict)
-
-
 # Doubts in the ledger.
 
 
 class Bench:
     """A worker whose first order's reply is lost, and its broker."""
 
-    def __init__(self, any_redis: AnyRedis, *replies: Any, **broker: Any) -> None:
+    def __init__(self, any_redis: AnyRedis, *replies: Any, exclusive: bool = False, **broker: Any) -> None:
+        self.exclusive = exclusive
         self.redis = any_redis
         self.client = any_redis.connect()
         self.clock = ManualClock(datetime.now(UTC))
@@ -99,7 +97,9 @@ class Bench:
 
     def worker(self, name: str) -> Desk:
         rules = {"order_timeout": 5.0}
-        return Desk(self.redis.connect(), self.broker, self.clock, name=name, ledger=rules)
+        return Desk(
+            self.redis.connect(), self.broker, self.clock, name=name, ledger=rules, exclusive=self.exclusive
+        )
 
     def doubt(self, *intents: ExecutionIntent) -> None:
         enqueue(self.client, *intents or (make_intent(intent_id="a"),))
@@ -392,3 +392,61 @@ def test_a_person_cannot_give_an_intent_the_order_of_another(bench: Make) -> Non
         _decide(here, "N1")
 
     assert state(here.client, "a") == "in_doubt"
+
+
+# Brokers whose rows carry no ids of ours.
+
+
+def keyed(bench: Make, *replies: Any, exclusive: bool = True) -> Bench:
+    return bench(*replies, client_order_ids=False, exclusive=exclusive)
+
+
+def unnamed(number: str = "N1", **changes: Any) -> OrderRecord:
+    return row(None, number, limit_price=Decimal("71000"), **changes)
+
+
+def test_where_rows_carry_no_ids_a_doubt_ends_by_the_one_row_that_nobody_owns(bench: Make) -> None:
+    here = keyed(bench, HELD, LOST)
+    enqueue(here.client, make_intent(intent_id="z"), make_intent(intent_id="a"))
+    here.desk.work()
+    here.broker.orders += [unnamed("N1"), unnamed("N2")]
+
+    assert here.look() == 1
+
+    found = answers(here.client)
+    assert (found["z"].broker_order_id, found["a"].broker_order_id) == ("N1", "N2")
+    here.scan()
+    assert "ORPHAN_ORDER" not in kinds(here.client) and "FOREIGN_ORDER" not in kinds(here.client)
+
+
+def test_on_a_shared_account_such_a_row_is_left_to_a_person(bench: Make) -> None:
+    here = keyed(bench, exclusive=False)
+    here.doubt()
+    here.broker.orders.append(unnamed())
+
+    assert [here.look(QUIET), here.look(1), here.look(1)] == [0, 0, 0]
+    assert state(here.client, "a") == "in_doubt"
+
+
+def test_an_order_that_turns_up_after_it_was_answered_not_placed_halts_the_route(bench: Make) -> None:
+    here = keyed(bench)
+    here.broker.session_over = lambda symbol, since: True  # type: ignore[method-assign]
+    here.doubt()
+    assert [here.look(), here.look(QUIET), here.look(1)] == [0, 0, 1]
+    assert answers(here.client)["a"].outcome is Outcome.NOT_PLACED
+
+    here.broker.orders.append(unnamed())
+    here.scan()
+
+    assert kinds(here.client)[-2:] == ["ORPHAN_ORDER", "HALTED"]
+
+
+def test_a_row_that_may_be_an_order_under_way_is_not_called_foreign(bench: Make) -> None:
+    here = keyed(bench, exclusive=False)
+    here.doubt()
+    here.broker.orders.append(unnamed())
+    here.broker.orders.append(unnamed("N5", side=Side.SELL))
+
+    here.scan()
+
+    assert [event.broker_order_id for event in events(here.client) if event.type == "FOREIGN_ORDER"] == ["N5"]

@@ -24,7 +24,7 @@ LAYERS = (
     {"contracts"},
     {"bell", "keys", "clock", "errors", "redact", "settings", "metrics", "logs"},
     {"connection", "durability", "line"},
-    {"guard", "markets"},
+    {"evidence", "guard", "markets"},
     {"brokers"},
     {"transport", "ledger", "producer"},
     {

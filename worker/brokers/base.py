@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Final, Protocol, Self
 
+import redis
 from pydantic import BaseModel, ConfigDict
 
 from contracts import (
@@ -22,7 +23,7 @@ from contracts import (
     Outcome,
 )
 from worker.clock import Clock
-from worker.errors import BrokerError, NotSent, OutcomeUnknown, Rejected
+from worker.errors import BrokerError, Denied, NotSent, OutcomeUnknown, Rejected
 
 
 class AdapterFault(OutcomeUnknown):
@@ -43,6 +44,7 @@ class Verdict:
 #: Can the order exist at the broker? One row for each error an adapter can end in; a test demands it.
 VERDICTS: Final[dict[type[BrokerError], Verdict]] = {
     NotSent: Verdict(Outcome.NOT_SENT, Code.BROKER_UNREACHABLE, may_resend=True),
+    Denied: Verdict(Outcome.DENIED, Code.PRETRADE, may_resend=False),
     Rejected: Verdict(Outcome.REJECTED, Code.BROKER_REJECTED, may_resend=False),
     OutcomeUnknown: Verdict(None, None, may_resend=False),
     AdapterFault: Verdict(None, None, may_resend=False),
@@ -66,6 +68,8 @@ class Send:
     attempts: int = 1
     #: Seconds on ``CLOCK_BOOTTIME``; what has not left by then is not sent.
     send_before: float | None = None
+    #: Hears what a later cancel will need besides the broker's number, before the answer is given.
+    refer: Callable[[str], None] | None = None
 
 
 class BrokerEngine(Protocol):
@@ -128,6 +132,7 @@ class BaseBrokerAdapter(ABC):
 
         Raises:
             NotSent: no byte left this machine, or ``send_before`` was over. It may be launched again.
+            Denied: the order is impossible or its market closed; nothing left.
             Rejected: the broker refused it, with a code on the adapter's own list. Never send it again.
             OutcomeUnknown: it may be at the broker. Never send it again; resolve it.
         """
@@ -161,6 +166,16 @@ class BaseBrokerAdapter(ABC):
 
         Raises:
             BrokerError: the broker could not be asked and nothing was learned; ask again later.
+        """
+
+    def session_over(self, symbol: str, since: datetime) -> bool:
+        """Whether the session in which an order of ``since`` could have been taken has ended for good."""
+        return False
+
+    def share(self, client: redis.Redis, prefix: str) -> None:  # noqa: B027 - many have nothing to share
+        """
+        Keep in Redis, under keys that begin with ``prefix``, what all workers of an account use together, such as
+        an access token. ``client`` stays the caller's. Without this call each process has its own.
         """
 
     def close(self) -> None:  # noqa: B027 - an adapter without connections has nothing to do

@@ -22,7 +22,7 @@ from contracts import (
 )
 from worker.brokers.base import AdapterFault, BaseBrokerAdapter, Send, verdict_of
 from worker.clock import Clock, SystemClock
-from worker.errors import BrokerError, NotSent, OutcomeUnknown, Rejected
+from worker.errors import BrokerError, Denied, NotSent, OutcomeUnknown, Rejected
 from worker.guard import THRESHOLD_DEFAULT, GuardHome, LocalGuard, counts
 
 _log = logging.getLogger(__name__)
@@ -133,6 +133,8 @@ class LiveBroker:
             order = call(argument)
             if not order.broker_order_id.strip():
                 raise OutcomeUnknown(f"{self.broker_id} answered a success without an order number")
+            if send.refer is not None and order.reference:
+                send.refer(order.reference)
             return order_response_to_execution_response(
                 intent,
                 order,
@@ -142,7 +144,7 @@ class LiveBroker:
                 attempts=send.attempts,
                 sent_at=sent_at,
             )
-        except (NotSent, Rejected, OutcomeUnknown):
+        except (NotSent, Denied, Rejected, OutcomeUnknown):
             raise
         except Exception as error:
             # Its text stays in the chain: it may hold what no answer or event should show.
@@ -164,6 +166,8 @@ class LiveBroker:
         verdict = verdict_of(error)
         if verdict.outcome is None:
             raise error
+        if isinstance(error, Denied):
+            return self._denied(intent, send, error.denial, error.message)
         return ExecutionResponse(
             intent_id=intent.intent_id,
             accepted=False,

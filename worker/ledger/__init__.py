@@ -46,12 +46,18 @@ from worker.ledger.records import (
     Later,
     Launch,
     Launched,
+    Owner,
     Parked,
     Settled,
     Settlement,
     Stale,
 )
 from worker.line import Line
+
+
+def foreign_mark(broker_order_id: str) -> str:
+    """How an order that is not ours is noted."""
+    return f"foreign:{broker_order_id}"
 
 
 def new_token() -> str:
@@ -124,6 +130,7 @@ class Ledger:
             k.orders,
             k.workers,
             k.slots,
+            k.owned,
         )
         self._quiet_ms = _ms(rules.order_timeout + USER_TIMEOUT + rules.visibility_lag)
         self._slots = _slots(rules.rate_limit)
@@ -196,6 +203,7 @@ class Ledger:
                 f"{end.verdict}:{end.outcome}:{end.effect}",
                 end.payload,
                 end.reference,
+                end.key,
             )
             for end in ends
         )
@@ -223,9 +231,7 @@ class Ledger:
     def cancel(self, intent_id: str, token: str, attempt: int, target: str, symbol: str) -> CancelDecision:
         """Decide what a claimed CANCEL may do, and note it when a request is about to leave."""
         started = self._clock.boottime()
-        answer = self._call(
-            "cancel", intent_id, token, attempt, target, symbol, self._quiet_ms, *self._slots
-        )
+        answer = self._call("cancel", intent_id, token, attempt, target, symbol, self._quiet_ms, *self._slots)
         gate = CancelGate(answer[0].decode())
         if gate is CancelGate.LAUNCHED:
             send_before = started + min(self.rules.order_timeout, answer[1] / 1000)
@@ -244,11 +250,28 @@ class Ledger:
         return [_doubt(one) for one in due]
 
     def resolve(
-        self, doubt: Doubt, *, outcome: str, payload: bytes, reference: str, actor: str, reason: str
+        self,
+        doubt: Doubt,
+        *,
+        outcome: str,
+        payload: bytes,
+        reference: str,
+        actor: str,
+        reason: str,
+        key: str = "",
     ) -> bool:
         """End a doubt with evidence. False: it is no longer that doubt, and nothing was written."""
         answer = self._call(
-            "resolve", doubt.intent_id, doubt.fence, doubt.attempt, outcome, payload, reference, actor, reason
+            "resolve",
+            doubt.intent_id,
+            doubt.fence,
+            doubt.attempt,
+            outcome,
+            payload,
+            reference,
+            actor,
+            reason,
+            key,
         )
         return bool(answer == b"settled")
 
@@ -290,6 +313,45 @@ class Ledger:
             rows = pipe.execute()
         found = zip(intent_ids, rows, strict=True)
         return {one: (row[0].decode(), row[1] or b"") for one, row in found if row[0]}
+
+    def owners(self, numbers: Sequence[str]) -> dict[str, Owner]:
+        """Whose these orders are, by the broker's numbers; only at brokers whose rows carry no ids of ours."""
+        return self._owned("number:", numbers)
+
+    def unplaced(self, keys: Sequence[str]) -> dict[str, Owner]:
+        """The last intent of each order key that was launched and answered as no order."""
+        return self._owned("unplaced:", keys)
+
+    def _owned(self, prefix: str, names: Sequence[str]) -> dict[str, Owner]:
+        if not names:
+            return {}
+        with self._unavailable():
+            rows: list[Any] = self._client.hmget(self.keys.owned, [prefix + one for one in names])
+        found = {}
+        for name, row in zip(names, rows, strict=True):
+            if row:
+                since, _, intent_id = row.decode().partition(":")
+                found[name] = Owner(intent_id, int(since))
+        return found
+
+    def noted_at(self, numbers: Sequence[str]) -> dict[str, int]:
+        """When these orders of the broker were announced as foreign, in milliseconds; those that never were are left out."""
+        if not numbers:
+            return {}
+        with self._unavailable():
+            rows = self._client.hmget(self.keys.noted, [foreign_mark(one) for one in numbers])
+        return {name: int(row) for name, row in zip(numbers, rows, strict=True) if row}
+
+    def under_way(self) -> list[bytes]:
+        """The intents, as JSON, that were launched and not answered yet."""
+        with self._unavailable():
+            client: Any = self._client
+            ids = [*client.zrange(self.keys.open, 0, -1), *client.zrange(self.keys.doubts, 0, -1)]
+            pipe = self._client.pipeline(transaction=False)
+            for one in ids:
+                pipe.hmget(self.keys.intent(one.decode()), "state", "body")
+            rows = pipe.execute()
+        return [body for state, body in rows if state in (b"in_flight", b"in_doubt") and body]
 
     def now_ms(self) -> int:
         """Redis's own clock."""

@@ -15,6 +15,7 @@ from contracts import Code, ExecutionResponse, GuardState, Outcome, dump, load_i
 from worker.clock import SystemClock
 from worker.connection import is_unavailable
 from worker.errors import Refused, Unavailable
+from worker.evidence import order_key
 from worker.keys import GROUP, ROUTES, RouteKeys
 from worker.ledger import Ledger, LedgerRules
 from worker.ledger.records import Doubt as OpenDoubt
@@ -304,7 +305,13 @@ class Control:
         response = self._by_hand(doubt, broker_order_id, reason)
         words = f"by hand: {reason}"
         done = self._as(actor).resolve(
-            doubt, outcome=response.outcome, payload=dump(response), reference="", actor=actor, reason=words
+            doubt,
+            outcome=response.outcome,
+            payload=dump(response),
+            reference="",
+            actor=actor,
+            reason=words,
+            key=order_key(load_intent(doubt.body)),
         )
         if not done:
             raise Refused(

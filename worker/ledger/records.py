@@ -112,6 +112,8 @@ class Settlement(NamedTuple):
     payload: bytes | str
     #: What a later cancel needs besides the broker's number.
     reference: str = ""
+    #: The order's key, where the broker's rows carry no ids of ours.
+    key: str = ""
 
 
 class Settled(StrEnum):
@@ -163,6 +165,14 @@ class Doubt:
     target: str
     target_response: bytes
     target_reference: str
+
+
+class Owner(NamedTuple):
+    """Whose an order is."""
+
+    intent_id: str
+    #: Milliseconds on Redis's clock.
+    since: int
 
 
 class Buried(StrEnum):

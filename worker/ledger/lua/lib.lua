@@ -3,7 +3,7 @@
 -- Put in front of each script by scripts.py, behind guard.lua. Local functions only: a global would break a server
 -- for every later script.
 --
--- KEYS[1..14]  state open doubts lanes ready cancelling responses failsafe audit dead noted orders workers slots
+-- KEYS[1..15]  state open doubts lanes ready cancelling responses failsafe audit dead noted orders workers slots owned
 -- ARGV[1] prefix        of the route's keys; entries of the ledger are prefix .. 'intent:' .. intent_id, same slot
 -- ARGV[2] route         its name
 -- ARGV[3] worker        who calls
@@ -16,7 +16,7 @@
 local K = {
   state = KEYS[1], open = KEYS[2], doubts = KEYS[3], lanes = KEYS[4], ready = KEYS[5], cancelling = KEYS[6],
   responses = KEYS[7], failsafe = KEYS[8], audit = KEYS[9], dead = KEYS[10], noted = KEYS[11], orders = KEYS[12],
-  workers = KEYS[13], slots = KEYS[14],
+  workers = KEYS[13], slots = KEYS[14], owned = KEYS[15],
 }
 local prefix, route, worker, incarnation = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lease_ms, retention_ms, on_doubt = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
@@ -294,11 +294,23 @@ local function finish(e, response, reference)
   end
 end
 
+-- At a broker that knows no ids of ours, remember whose an order is by its number, and which launched orders became
+-- none, by their key: symbol, side, quantity and price. `key` is '' where rows carry our ids.
+local function own(e, key, outcome, response)
+  if key == '' or e.target or e.attempt == '0' then return end
+  local owner = string.format('%.0f', now_ms) .. ':' .. e.id
+  if outcome == 'ACCEPTED' then
+    redis.call('HSET', K.owned, 'number:' .. cjson.decode(response).broker_order_id, owner)
+  else
+    redis.call('HSET', K.owned, 'unplaced:' .. key, owner)
+  end
+end
+
 -- An order turned up that our answer says does not exist. Stop the route, once for each order.
 local function orphan(e, response)
   local ok, answer = pcall(cjson.decode, response)
   local number = ok and answer.broker_order_id or '?'
-  if redis.call('SADD', K.noted, e.id .. ':' .. number) == 0 then return end
+  if redis.call('HSETNX', K.noted, e.id .. ':' .. number, now_ms) == 0 then return end
   announce('ORPHAN_ORDER', e.id .. ':' .. number, {
     intent_id = e.id, broker_order_id = number, broker = ok and answer.broker or nil, safety_code = 'FS040',
     message = 'the broker holds an order for an intent that was answered otherwise; the route is halted',

@@ -9,7 +9,7 @@
 -- Returns 1 announced, 0 known before, -1 the ledger has moved on: look again
 local kind, mark, fields, id, state = ARGV[ARGS], ARGV[ARGS + 1], ARGV[ARGS + 2], ARGV[ARGS + 3], ARGV[ARGS + 4]
 if id ~= '' and (redis.call('HGET', entry_key(id), 'state') or '') ~= state then return -1 end
-if redis.call('SADD', K.noted, mark) == 0 then return 0 end
+if redis.call('HSETNX', K.noted, mark, now_ms) == 0 then return 0 end
 announce(kind, mark, cjson.decode(fields))
 if kind == 'ORPHAN_ORDER' then halt(worker, 'orphan order ' .. mark) end
 return done(1)

@@ -8,6 +8,7 @@
 -- ARGV[ARGS + 5]  reference  what a cancel will need, '' for none
 -- ARGV[ARGS + 6]  actor      the worker, or the person who decides by hand
 -- ARGV[ARGS + 7]  reason     the evidence, in words
+-- ARGV[ARGS + 8]  key        as in settle.lua
 --
 -- Returns 'settled'  closed, its response and DOUBT_RESOLVED published
 --         'stale'    it is no longer that doubt; nothing was written
@@ -19,6 +20,7 @@ local fields = about(e)
 fields.actor, fields.reason = actor, reason
 fields.message = 'resolved as ' .. outcome .. ': ' .. reason
 announce('DOUBT_RESOLVED', id .. ':' .. fence, fields)
+own(e, ARGV[ARGS + 8], outcome, payload)
 finish(e, payload, reference)
 audit('settled', id, outcome)
 return done('settled')

@@ -2,9 +2,10 @@
 --
 -- ARGV[ARGS]      want    how many parked lane heads the caller would take
 -- ARGV[ARGS + 1]  token   for those
--- then for each   id  token  attempt  how  payload  reference
+-- then for each   id  token  attempt  how  payload  reference  key
 --   how: verdict ('answer' | 'doubt') ':' outcome ':' effect ('success' | 'failure' | 'none' | 'bug')
---   'answer': outcome of the response, payload its JSON, reference what a cancel will need ('' for none)
+--   'answer': outcome of the response, payload its JSON, reference what a cancel will need ('' for none),
+--             key the order's key where the broker's rows carry no ids of ours ('' elsewhere)
 --   'doubt':  outcome is the safety code, payload the reason; effect 'bug' marks a fault of the adapter itself
 --
 -- Returns {answers, granted}: for each 'settled'   closed, and its response published
@@ -48,7 +49,7 @@ local function doubt(e, safety_code, effect, reason)
   return 'in_doubt'
 end
 
-local function answer(e, outcome, effect, payload, reference)
+local function answer(e, outcome, effect, payload, reference, key)
   local evidence = outcome == 'ACCEPTED' or outcome == 'REJECTED'
   if e.state == 'in_doubt' then
     if not evidence then return 'stale' end
@@ -60,6 +61,7 @@ local function answer(e, outcome, effect, payload, reference)
   elseif e.state ~= 'claimed' then
     return stale(e, outcome, payload)
   end
+  own(e, key, outcome, payload)
   finish(e, payload, reference)
   audit('settled', e.id, outcome)
   return 'settled'
@@ -78,19 +80,19 @@ local function way(how)
   return unpack(ways[how])
 end
 
-local function settle(id, token, attempt, how, payload, reference)
+local function settle(id, token, attempt, how, payload, reference, key)
   local verdict, outcome, effect = way(how)
   local e = load(id)
   if e.state == 'settled' and e.response == payload then return 'already' end
   local is_own = e.token == token and (e.attempt == attempt or is_unheard(e, attempt, verdict, outcome))
   if not is_own then return stale(e, outcome, payload) end
   if verdict == 'doubt' then return doubt(e, outcome, effect, payload) end
-  return answer(e, outcome, effect, payload, reference)
+  return answer(e, outcome, effect, payload, reference, key)
 end
 
 local answers = {}
-for i = ARGS + 2, #ARGV, 6 do
-  answers[#answers + 1] = settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+for i = ARGS + 2, #ARGV, 7 do
+  answers[#answers + 1] = settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
 end
 if guard.changed then guard_save(K.state, guard) end
 grant_ready()
