@@ -113,6 +113,7 @@ CONTRADICTIONS: dict[str, tuple[list[Reply | ReadFailed], str]] = {
     "an empty page in the middle": ([page([], "a", "F")], "0 rows of 3"),
     "fewer orders than the total promises": ([page([1, 2, 3], "a", "F", 50), page([4], "")], "promises 50"),
     "rows that are no list": ([page([], output1={"odno": "1"})], "no list"),
+    "an answer to something else": ([Reply(200, {"rt_cd": "0", "output": {}})], "no list"),
 }
 
 

@@ -217,6 +217,11 @@ class KISClient:
                 f"HTTP {response.status_code} with {len(response.content)} bytes that are no answer of KIS",
                 safety_code=SafetyCode.FS042,
             )
+        asked, answered = request.headers.get("tr_id", ""), response.headers.get("tr_id", "")
+        if answered not in ("", asked):
+            raise OutcomeUnknown(
+                f"an answer to {answered[:13]} came where {asked} was asked", safety_code=SafetyCode.FS042
+            )
         return reply
 
     def _judge_token(self, reply: Reply, token: AccessTokenPayload) -> None:

@@ -80,9 +80,9 @@ def read_list(
             fault = page
             break
         found = page.rows(shape.rows)
-        # A list without rows comes as an empty list, as null or not at all.
-        if found is None and page.fields.get(shape.rows):
-            fault = "a page's rows are no list"
+        # A page without rows has an empty list or null in their place; one without the place is no page of this list.
+        if found is None and page.fields.get(shape.rows, page) not in (None, ""):
+            fault = f"a page has no list of rows in {shape.rows}"
             break
         found = found or []
         names = [tuple(row.get(name, "") for name in shape.identity) for row in found]

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import h11
 import httpcore2
 import httpx2
 
@@ -56,6 +57,9 @@ class Departure:
         #: Bytes of it were handed to the kernel; whether all of them, nobody knows.
         self.left = False
         self.answer_by: float | None = None
+        #: What came back so far, as it came.
+        self.received = bytearray()
+        self.stream: httpcore2.NetworkStream | None = None
 
 
 class OneWay:
@@ -100,10 +104,24 @@ class OneWay:
             )
         finally:
             self._gate.close()
+        if departure.stream is not None and not _is_one_answer(bytes(departure.received)):
+            # What is left over would be taken for the answer to the next request.
+            departure.stream.close()
         return httpx2.Response(found.status, headers=found.headers, content=found.content)
 
     def close(self) -> None:
         self._pool.close()
+
+
+def _is_one_answer(data: bytes) -> bool:
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method="POST", target="/", headers=[("host", "kis"), ("content-length", "0")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(data)
+    while not isinstance(event := reader.next_event(), h11.EndOfMessage):
+        if event is h11.NEED_DATA:
+            return False
+    return not reader.trailing_data[0]
 
 
 class _Gate(threading.local):
@@ -125,6 +143,9 @@ class _Gate(threading.local):
         departure = self.departure
         if departure is None or departure.left:
             raise RuntimeError("a request leaves once, through send()")
+        if stream.get_extra_info("is_readable"):
+            # Closed, or an answer to nothing: it would be taken for ours.
+            raise httpcore2.ReadError("the connection is not at rest")
         if departure.send_before is None:
             departure.left = True
             stream.write(data, timeout)
@@ -136,6 +157,11 @@ class _Gate(threading.local):
                 departure.left = True
                 stream.write(data, left if timeout is None else min(timeout, left))
         departure.answer_by = self.clock.boottime() + departure.reply_timeout
+
+    def received(self, stream: httpcore2.NetworkStream, data: bytes) -> None:
+        if self.departure is not None:
+            self.departure.stream = stream
+            self.departure.received += data
 
     def _time_left(self, send_before: float) -> float:
         left = send_before - self.clock.boottime()
@@ -168,7 +194,9 @@ class _Stream(httpcore2.NetworkStream):
             data = bytes(self._waiting)
             self._waiting.clear()
             self._gate.pass_through(self._inner, data, self._timeout)
-        return self._inner.read(max_bytes, self._gate.patience(timeout))
+        found = self._inner.read(max_bytes, self._gate.patience(timeout))
+        self._gate.received(self, found)
+        return found
 
     def close(self) -> None:
         self._inner.close()
