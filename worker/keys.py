@@ -7,6 +7,7 @@ The braces are literal: all keys of a route share one cluster slot.
 key                            type    lives                       holds
 =============================  ======  ==========================  ==========================================
 exec:routes                    hash    for ever                    route → JSON: broker, mode, account
+exec:shared:{KEY}              hash    the token's life            an account's access token, encrypted
 exec:{ROUTE}:intents           stream  trimmed once settled        ``body`` = an intent as JSON
 exec:{ROUTE}:cancels           stream  trimmed once settled        CANCEL intents, read first
 exec:{ROUTE}:responses         stream  ``retention``               ``body`` = response JSON, ``intent_id``
