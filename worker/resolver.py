@@ -48,6 +48,8 @@ from worker.metrics import Resolution, RouteMetrics, StaleOperation
 
 #: Doubts looked up in one go; they share one reading of the broker's list.
 LOOKS = 64
+#: Orders of the broker's list that are compared with the ledger in one go.
+SCANNED = 500
 #: How far before a launch its order may lie in the broker's list, for clocks that differ.
 MARGIN = timedelta(days=1)
 
@@ -109,6 +111,8 @@ class Resolver:
         self._worker = worker
         self._watched: dict[str, _Watched] = {}
         self._scanned_to: datetime | None = None
+        #: Orders of the last list that are known to be our own.
+        self._ours: set[str] = set()
 
     def step(self) -> int:
         """Look up the doubts that are due. Returns how many ended."""
@@ -286,11 +290,13 @@ class Resolver:
             self._log.warning(Event.LOOK_UP_FAILED, reason=str(error))
             return
         self._scanned_to = now
-        # The ledger is read after the list: an order that is listed was launched before that.
-        if self._adapter.client_order_ids:
-            self._compare_ids(listed.orders)
-        else:
-            self._compare_keys(listed.orders)
+        # The ledger is read after the list: an order that is listed was launched before that. What was found to be
+        # ours once stays so.
+        rows = [row for row in listed.orders if row.broker_order_id not in self._ours]
+        self._ours.intersection_update([row.broker_order_id for row in listed.orders])
+        compare = self._compare_ids if self._adapter.client_order_ids else self._compare_keys
+        for start in range(0, len(rows), SCANNED):
+            compare(rows[start : start + SCANNED])
 
     def _compare_ids(self, rows: Sequence[OrderRecord]) -> None:
         by_id = {row.client_order_id or "": row for row in rows}
@@ -302,6 +308,7 @@ class Resolver:
         """Where rows carry no ids of ours: whose number is it, or else, which of our intents does it look like?"""
         under_way = {order_key(load_intent(body)) for body in self._ledger.under_way()}
         owners = self._ledger.owners([row.broker_order_id for row in rows])
+        self._ours.update(owners)
         strangers = [row for row in rows if row.broker_order_id not in owners]
         strangers = [row for row in strangers if order_key_of_row(row) not in under_way]
         unplaced = self._ledger.unplaced([order_key_of_row(row) for row in strangers])
@@ -328,6 +335,7 @@ class Resolver:
         if state == "settled" and response:
             answer = load_response(response)
             if answer.accepted and answer.broker_order_id == row.broker_order_id:
+                self._ours.add(row.broker_order_id)
                 return
         self._orphan(row, intent_id, state)
 
