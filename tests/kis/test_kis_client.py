@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ from worker.brokers.kis.sending import MARGIN
 from worker.clock import Clock, ManualClock, SystemClock
 from worker.errors import NotSent, OutcomeUnknown
 
+NUMBERS = count(1)
 CALL = build_kis_order_payload(request(), Account.parse("12345678-01"))
 
 
@@ -53,8 +55,14 @@ def a_client(url: str, clock: Clock | None = None, reply_timeout: float = 0.3) -
         client.close()
 
 
+def an_order() -> bytes:
+    """An answer with a number that no other one has."""
+    output = TAKEN["output"] | {"ODNO": f"{next(NUMBERS):010}"}  # type: ignore[operator]
+    return http(TAKEN | {"output": output})
+
+
 def taken(_: bytes, __: socket.socket) -> bytes:
-    return http(TAKEN)
+    return an_order()
 
 
 def test_an_order_is_sent_with_these_headers_and_in_one_piece() -> None:
@@ -89,7 +97,8 @@ def test_a_connection_is_kept_for_the_next_order() -> None:
         for _ in range(5):
             client.post(CALL)
 
-    assert (len(server.requests), server.connections) == (5, 1)
+    # One for the token, and one for all orders.
+    assert (len(server.requests), server.connections) == (5, 2)
 
 
 def test_a_kept_connection_that_is_closed_after_the_body_was_read_sees_one_request() -> None:
@@ -97,7 +106,7 @@ def test_a_kept_connection_that_is_closed_after_the_body_was_read_sees_one_reque
 
     def close_the_second(_: bytes, __: socket.socket) -> bytes | None:
         calls.append(1)
-        return http(TAKEN) if len(calls) == 1 else None
+        return an_order() if len(calls) == 1 else None
 
     with raw_server(close_the_second) as server, a_client(server.url) as client:
         client.post(CALL)
@@ -105,12 +114,12 @@ def test_a_kept_connection_that_is_closed_after_the_body_was_read_sees_one_reque
             client.post(CALL)
         time.sleep(0.05)
 
-    assert (len(server.requests), server.connections) == (2, 1)
+    assert (len(server.requests), server.connections) == (2, 2)
 
 
 def test_a_kept_connection_that_the_server_closed_before_is_not_used() -> None:
     def answer_and_close(_: bytes, connection: socket.socket) -> bytes | None:
-        connection.sendall(http(TAKEN))
+        connection.sendall(an_order())
         return None
 
     with raw_server(answer_and_close) as server, a_client(server.url) as client:
@@ -118,7 +127,7 @@ def test_a_kept_connection_that_the_server_closed_before_is_not_used() -> None:
         time.sleep(0.05)
         assert client.post(CALL).is_success
 
-    assert (len(server.requests), server.connections) == (2, 2)
+    assert (len(server.requests), server.connections) == (2, 3)
 
 
 def reset(_: bytes, connection: socket.socket) -> None:
@@ -156,6 +165,53 @@ def test_whatever_else_comes_back_is_a_doubt_after_one_request(script: Script) -
             client.post(CALL)
 
         assert len(server.requests) == 1
+
+
+REFUSED = {"rt_cd": "7", "msg_cd": "APBK0952", "msg1": "주문가능금액을 초과 했습니다."}
+
+
+def test_an_answer_that_comes_again_to_the_next_order_is_not_its_answer() -> None:
+    # A gateway that repeats itself late: the second order has left when the first answer comes again, and its own
+    # would come when the third has left.
+    first, second = an_order(), an_order()
+    answers = [first, first, second]
+
+    with raw_server(lambda *_: answers.pop(0)) as server, a_client(server.url) as client:
+        client.post(CALL)
+        with pytest.raises(OutcomeUnknown, match="came before"):
+            client.post(CALL)
+        client.post(CALL)
+
+        # Whatever was still to come on that connection, nobody reads it.
+        assert (len(server.requests), server.connections) == (3, 3)
+
+
+def test_what_comes_after_a_refusal_on_its_connection_is_not_read() -> None:
+    with raw_server(lambda *_: http(REFUSED)) as server, a_client(server.url) as client:
+        for _ in range(3):
+            assert client.post(CALL).code == "APBK0952"
+
+        assert (len(server.requests), server.connections) == (3, 4)
+
+
+def test_an_answer_to_another_transaction_is_no_answer() -> None:
+    with raw_server(lambda *_: http(TAKEN, tr_id="TTTC0013U")) as server, a_client(server.url) as client:
+        with pytest.raises(OutcomeUnknown, match="TTTC0013U came where TTTC0012U was asked"):
+            client.post(CALL)
+
+
+def test_an_answer_that_came_to_nothing_is_not_taken_for_the_next_one() -> None:
+    def answer_twice(_: bytes, connection: socket.socket) -> bytes:
+        answer = an_order()
+        connection.sendall(answer)
+        return answer
+
+    with raw_server(answer_twice) as server, a_client(server.url) as client:
+        for _ in range(3):
+            assert client.post(CALL).is_success
+            time.sleep(0.02)
+
+        assert (len(server.requests), server.connections) == (3, 4)
 
 
 def test_a_refused_connection_is_not_sent() -> None:
@@ -296,7 +352,7 @@ def test_a_process_frozen_before_its_write_does_not_write_when_it_wakes(look: st
 def test_the_kernel_does_not_go_on_delivering_for_a_dead_process() -> None:
     with raw_server(taken) as server, a_client(server.url) as client:
         client.post(CALL)
-        [connection] = client._wire._pool.connections
+        [connection] = client._orders._pool.connections
         stream = connection._connection._network_stream  # type: ignore[attr-defined]
         found: socket.socket = stream.get_extra_info("socket")
 
@@ -336,6 +392,16 @@ def test_a_read_that_fails_at_first_is_asked_again(first: Script) -> None:
         assert client.get(LIST).is_success
 
     assert len(server.requests) == 2
+
+
+def test_each_read_has_a_connection_of_its_own() -> None:
+    with raw_server(lambda *_: http(EMPTY)) as server, a_client(server.url) as client:
+        client.tokens.token()
+        for _ in range(3):
+            client.get(LIST)
+
+        # The first one takes what the token came over.
+        assert (len(server.requests), server.connections) == (3, 3)
 
 
 def test_a_read_that_keeps_failing_ends_and_has_learned_nothing() -> None:

@@ -22,10 +22,10 @@ from tenacity import (
 from contracts import SafetyCode
 from worker.brokers.kis.auth import AccessTokenPayload, TokenCache
 from worker.brokers.kis.codes import CodeVerdict, code_row, map_broker_error_to_safety
-from worker.brokers.kis.facts import TOKEN_PATH
+from worker.brokers.kis.facts import KST, TOKEN_PATH
 from worker.brokers.kis.options import Credentials, KISOptions, credentials_of
 from worker.brokers.kis.payload import Call
-from worker.brokers.kis.replies import Reply, read_reply
+from worker.brokers.kis.replies import AnswersSeen, Reply, read_reply
 from worker.brokers.kis.sending import Departure, OneWay, TooLate
 from worker.clock import Clock, SystemClock
 from worker.errors import BrokerError, NotSent, OutcomeUnknown, Rejected
@@ -68,7 +68,12 @@ class KISClient:
         self.tokens = TokenCache(self._issue_token, self.clock)
         self._connect_timeout = connect_timeout
         self._reply_timeout = reply_timeout
-        self._wire = OneWay(self.clock, connections)
+        is_tls = credentials.base_url.startswith("https:")
+        tls = httpx2.create_ssl_context(trust_env=False) if is_tls else None
+        # Orders have connections of their own, which are kept: no list can keep them waiting.
+        self._orders = OneWay(self.clock, connections, tls)
+        self._reads = OneWay(self.clock, connections, tls)
+        self._answers = AnswersSeen()
         self._closing = threading.Event()
 
     @classmethod
@@ -100,7 +105,9 @@ class KISClient:
         """
         token = self.tokens.token(send_before)
         request = self._request("POST", call, token, content=call.body())
-        reply = self._answer(request, Departure(send_before, self._reply_timeout))
+        departure = Departure(send_before, self._reply_timeout)
+        reply = self._answer(self._orders, request, departure)
+        self._know_as_new(reply, departure)
         self._judge_token(reply, token)
         return reply
 
@@ -128,7 +135,8 @@ class KISClient:
         """Close the connections and wake whoever waits. Nothing may be called after it."""
         self._closing.set()
         self.tokens.close()
-        self._wire.close()
+        self._orders.close()
+        self._reads.close()
 
     def _pause(self, seconds: float) -> None:
         self.clock.wait(self._closing, seconds)
@@ -137,7 +145,10 @@ class KISClient:
         try:
             token = self.tokens.token()
             request = self._request("GET", call, token, params=call.fields, continued=continued)
-            reply = self._answer(request, Departure(None, self._reply_timeout))
+            departure = Departure(None, self._reply_timeout)
+            reply = self._answer(self._reads, request, departure)
+            # An old page that came again on this connection could hide an order that is there.
+            departure.distrust()
         except BrokerError as error:
             raise _Again(error.message, code=error.code, safety_code=error.safety_code) from error
         self._judge_token(reply, token)
@@ -166,7 +177,7 @@ class KISClient:
             content=Call(TOKEN_PATH, "", body).body(),
             extensions=self._timeouts(_TOKEN_TIMEOUT, None),
         )
-        reply = self._answer(request, Departure(None, _TOKEN_TIMEOUT))
+        reply = self._answer(self._reads, request, Departure(None, _TOKEN_TIMEOUT))
         token, life = reply.text("access_token"), _seconds(reply.fields.get("expires_in"))
         if not token or life is None:
             raise Rejected(f"KIS issued no access token: {reply.shown}", code=reply.code)
@@ -203,10 +214,10 @@ class KISClient:
         )
 
     # Every call goes through here, once.
-    def _answer(self, request: httpx2.Request, departure: Departure) -> Reply:
+    def _answer(self, wire: OneWay, request: httpx2.Request, departure: Departure) -> Reply:
         request.extensions = self._timeouts(departure.reply_timeout, departure.send_before)
         try:
-            response = self._wire.send(request, departure)
+            response = wire.send(request, departure)
         except TooLate:
             raise NotSent("the time to send it was over", safety_code=SafetyCode.FS042) from None
         except _NO_ANSWER as error:
@@ -219,10 +230,25 @@ class KISClient:
             )
         asked, answered = request.headers.get("tr_id", ""), response.headers.get("tr_id", "")
         if answered not in ("", asked):
+            departure.distrust()
             raise OutcomeUnknown(
                 f"an answer to {answered[:13]} came where {asked} was asked", safety_code=SafetyCode.FS042
             )
         return reply
+
+    # An answer that a gateway repeats may come when the next order has left, on the same connection. A repeated number
+    # shows it; a refusal has none, so what comes after it on its connection is not read.
+    def _know_as_new(self, reply: Reply, departure: Departure) -> None:
+        is_new = self._answers.is_new(reply, self.clock.now().astimezone(KST).date())
+        if is_new:
+            return
+        departure.distrust()
+        if is_new is False:
+            raise OutcomeUnknown(
+                f"this answer came before, so it is not the answer to this: {reply.shown}",
+                code=reply.code,
+                safety_code=SafetyCode.FS042,
+            )
 
     def _judge_token(self, reply: Reply, token: AccessTokenPayload) -> None:
         if reply.asks_for_a_token:

@@ -19,6 +19,7 @@ from worker.brokers.kis.numbers import OrderNumber
 from worker.brokers.kis.options import KISOptions
 from worker.brokers.kis.payload import (
     KR_VENUES,
+    Call,
     Placed,
     build_kis_cancel_payload,
     build_kis_order_payload,
@@ -99,8 +100,7 @@ class KISOrderAdapter(BaseBrokerAdapter):
             division_of(request, request.venue, self._environment),
             str(int(request.quantity)),
         )
-        reply = self.client.post(call, request.send_before)
-        return parse_kis_place_response(reply, at=self._clock.now(), reference=str(placed))
+        return self._sent(call, request.send_before, str(placed))
 
     def cancel_order(self, query: OrderQuery) -> OrderResponse:
         number = self._number(query)
@@ -112,8 +112,7 @@ class KISOrderAdapter(BaseBrokerAdapter):
         if not 0 <= age <= (0 if placed.venue in KR_VENUES else 1):
             raise Rejected(f"{number} is of another trading day, and over", code=_ANOTHER_DAY)
         call = build_kis_cancel_payload(number, query.symbol, placed, self._account, self._environment)
-        reply = self.client.post(call, query.send_before)
-        taken = parse_kis_place_response(reply, at=self._clock.now())
+        taken = self._sent(call, query.send_before, query.reference)
         # The cancel has a number of its own; what was asked about is the target.
         return OrderResponse(
             query.broker_order_id or str(number), taken.message, taken.broker_code, query.reference
@@ -148,6 +147,10 @@ class KISOrderAdapter(BaseBrokerAdapter):
 
     def close(self) -> None:
         self.client.close()
+
+    def _sent(self, call: Call, send_before: float | None, reference: str | None) -> OrderResponse:
+        reply = self.client.post(call, send_before)
+        return parse_kis_place_response(reply, at=self._clock.now(), reference=reference)
 
     def _checked(self, request: OrderRequest) -> OrderRequest:
         venue = venue_of(request.symbol, request.venue or self._rules.venue)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 from contracts import OrderResponse
@@ -74,6 +76,29 @@ class Reply:
         """For people: status, code, text and the gateway's number."""
         uid = f", gt_uid {self.gt_uid}" if self.gt_uid else ""
         return f"HTTP {self.status} {self.code or 'without a code'}: {self.message or 'no text'}{uid}"
+
+
+class AnswersSeen:
+    """The order numbers that answers have named lately. Two answers with one number are one answer that came twice."""
+
+    def __init__(self, size: int = 4096) -> None:
+        self._lock = threading.Lock()
+        self._size = size
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def is_new(self, reply: Reply, day: date) -> bool | None:
+        """Note an answer of that day. ``None`` when it names no order, and nothing tells it from another."""
+        number = reply.part("output").get("odno", "")
+        if not _is_number(number):
+            return None
+        name = f"{day} {number}"
+        with self._lock:
+            if name in self._seen:
+                return False
+            self._seen[name] = None
+            if len(self._seen) > self._size:
+                self._seen.popitem(last=False)
+            return True
 
 
 def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply | None:

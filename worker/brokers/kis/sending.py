@@ -43,6 +43,10 @@ if hasattr(socket, "TCP_USER_TIMEOUT"):
     _SOCKET_OPTIONS.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS))
 
 
+#: Bytes of an answer's head, as httpcore2 takes them.
+_HEAD_MAX: Final = 100 * 1024
+
+
 class TooLate(Exception):
     """The deadline was over at the last look. No byte left."""
 
@@ -61,6 +65,11 @@ class Departure:
         self.received = bytearray()
         self.stream: httpcore2.NetworkStream | None = None
 
+    def distrust(self) -> None:
+        """Never use its connection again: what may still come on it would be taken for the answer to another."""
+        if self.stream is not None:
+            self.stream.close()
+
 
 class OneWay:
     """
@@ -68,10 +77,10 @@ class OneWay:
     with an account in it. Connections are kept open. Safe to share between threads.
     """
 
-    def __init__(self, clock: Clock, connections: int, verify: ssl.SSLContext | None = None) -> None:
+    def __init__(self, clock: Clock, connections: int, tls: ssl.SSLContext | None) -> None:
         self._gate = _Gate(clock)
         self._pool = httpcore2.ConnectionPool(
-            ssl_context=verify or httpx2.create_ssl_context(trust_env=False),
+            ssl_context=tls,
             max_connections=connections,
             max_keepalive_connections=connections,
             keepalive_expiry=30.0,
@@ -104,9 +113,8 @@ class OneWay:
             )
         finally:
             self._gate.close()
-        if departure.stream is not None and not _is_one_answer(bytes(departure.received)):
-            # What is left over would be taken for the answer to the next request.
-            departure.stream.close()
+        if not _is_one_answer(bytes(departure.received)):
+            departure.distrust()
         return httpx2.Response(found.status, headers=found.headers, content=found.content)
 
     def close(self) -> None:
@@ -114,7 +122,7 @@ class OneWay:
 
 
 def _is_one_answer(data: bytes) -> bool:
-    reader = h11.Connection(h11.CLIENT)
+    reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_MAX)
     reader.send(h11.Request(method="POST", target="/", headers=[("host", "kis"), ("content-length", "0")]))
     reader.send(h11.EndOfMessage())
     reader.receive_data(data)
@@ -143,9 +151,6 @@ class _Gate(threading.local):
         departure = self.departure
         if departure is None or departure.left:
             raise RuntimeError("a request leaves once, through send()")
-        if stream.get_extra_info("is_readable"):
-            # Closed, or an answer to nothing: it would be taken for ours.
-            raise httpcore2.ReadError("the connection is not at rest")
         if departure.send_before is None:
             departure.left = True
             stream.write(data, timeout)
@@ -182,6 +187,7 @@ class _Stream(httpcore2.NetworkStream):
         self._inner = inner
         self._gate = gate
         self._waiting = bytearray()
+        self._was_used = False
         self._timeout: float | None = None
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -193,6 +199,11 @@ class _Stream(httpcore2.NetworkStream):
         if self._waiting:
             data = bytes(self._waiting)
             self._waiting.clear()
+            if self._was_used and self._inner.get_extra_info("is_readable"):
+                # Closed meanwhile, or there is an answer to nothing, which would be taken for the one to this.
+                # (On a new connection it may be TLS that has something to say.)
+                raise httpcore2.ReadError("the connection was not at rest")
+            self._was_used = True
             self._gate.pass_through(self._inner, data, self._timeout)
         found = self._inner.read(max_bytes, self._gate.patience(timeout))
         self._gate.received(self, found)
