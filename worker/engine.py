@@ -16,6 +16,7 @@ Every step keeps what it works on until Redis has confirmed it, so after an outa
 from __future__ import annotations
 
 import heapq
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,8 @@ class Engine:
         self._journal = journal
         self._clock = clock
         self._wake = wake
+        #: The thread that turns it.
+        self._turner: int | None = None
         self.orders: Outbox
         self.cancels: Outbox
         self.hands = Hands()
@@ -186,8 +189,9 @@ class Engine:
         return max(self._rules.concurrency, min(busy, DEPTH_MAX))
 
     def wake(self) -> None:
-        """Let the next turn be soon."""
-        self._wake()
+        """Let the next turn be soon. In a turn there is nobody to wake."""
+        if threading.get_ident() != self._turner:
+            self._wake()
 
     def is_empty(self) -> bool:
         """Nothing is in hand."""
@@ -203,6 +207,7 @@ class Engine:
 
     def turn(self) -> bool:
         """Do once what is ready. True: something was done, and there may be more at once."""
+        self._turner = threading.get_ident()
         settle = self.settler.ask()
         if not self._arrived:
             self._read()
@@ -221,7 +226,7 @@ class Engine:
         done |= self._launch()
         if not self._arrived:
             done |= self._send_in_place()
-        return done
+        return done or not self.settler.is_empty()
 
     def _send_in_place(self) -> bool:
         return self.orders.turn() | self.cancels.turn()
