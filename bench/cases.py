@@ -213,7 +213,7 @@ def slow_broker(machine: Machine, size: str) -> Iterator[Row]:
 
 def memory(machine: Machine, size: str) -> Iterator[Row]:
     """Resident memory of the worker, its growth, and what Redis keeps of a settled intent."""
-    count = {"quick": 20_000, "normal": 100_000, "full": 1_000_000}[size]
+    count = {"quick": 20_000, "normal": 200_000, "full": 1_000_000}[size]
     machine.client.flushall()
     machine.client.config_set("activedefrag", "no")
     empty = machine.client.info("memory")["used_memory"]
