@@ -105,6 +105,15 @@ def test_a_file_that_cannot_be_read_is_named_without_what_it_holds(tmp_path: Pat
     assert APP_KEY not in str(refused.value)
 
 
+def test_options_can_come_as_texts_of_the_environment() -> None:
+    read_in = KISOptions(
+        **options(us="true", check_hours="false", funds="069500, 114800", connect_timeout="1.5")
+    )
+
+    assert (read_in.us, read_in.check_hours, read_in.connect_timeout) == (True, False, 1.5)
+    assert read_in.funds == {"069500", "114800"}
+
+
 def test_a_misspelt_option_is_a_fault() -> None:
     with pytest.raises(ValidationError, match="app_secrt"):
         KISOptions(**options(), app_secrt="x")

@@ -28,6 +28,11 @@ def _revealed(value: Any) -> Any:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
+def _listed(value: Any) -> Any:
+    # An environment variable has no lists: 069500,114800.
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """An app key with its secret, the server that they are for, and the account."""
@@ -67,7 +72,7 @@ class KISOptions(ClosedOptions):
     #: Deny what comes outside of the venue's sessions. Off only in front of a simulator, which may be always open.
     check_hours: bool = True
     #: Codes of ETFs and ETNs, which have a tick grid of their own, over and above those that are known.
-    funds: frozenset[str] = frozenset()
+    funds: Annotated[frozenset[str], BeforeValidator(_listed)] = frozenset()
     #: Hours of single days over the built-in calendar: ``{KR = {2027-06-01 = "closed"}}``.
     calendar: dict[str, dict[str, str]] = Field(default_factory=dict)
     connect_timeout: Seconds = 2.0

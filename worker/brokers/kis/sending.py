@@ -11,20 +11,18 @@ The sockets have TCP_USER_TIMEOUT of 1 s and SO_LINGER (1, 0): the kernel does n
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import socket
 import ssl
-import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, Final
 
 import h11
 import httpcore2
 import httpx2
+from httpcore2 import ConnectionPool as Connections
 
+from worker.brokers.kis.deadline import killed_after
 from worker.clock import Clock, SystemClock
 
 #: Milliseconds that the kernel may try to deliver what nobody acknowledges.
@@ -32,8 +30,6 @@ USER_TIMEOUT_MS: Final = 1000
 #: What is left until the deadline must be at least so many seconds at the last look, so that an honest write is
 #: over before the timer fires.
 MARGIN: Final = 0.05
-#: Ends the process by default and nothing else uses it. (SIGALRM belongs to whoever calls ``setitimer``.)
-_SIGNAL: Final = signal.SIGVTALRM
 
 _SOCKET_OPTIONS: Final[list[tuple[int, int, int] | tuple[int, int, bytes | bytearray]]] = [
     (socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00"),
@@ -79,7 +75,7 @@ class OneWay:
 
     def __init__(self, clock: Clock, connections: int, tls: ssl.SSLContext | None) -> None:
         self._gate = _Gate(clock)
-        self._pool = httpcore2.ConnectionPool(
+        self._pool = Connections(
             ssl_context=tls,
             max_connections=connections,
             max_keepalive_connections=connections,
@@ -157,7 +153,7 @@ class _Gate(threading.local):
         else:
             # The first look only spares the process its timer where lateness is plain.
             self._time_left(departure.send_before)
-            with _killed_after(departure.send_before + self.skew):
+            with killed_after(departure.send_before + self.skew):
                 left = self._time_left(departure.send_before) - MARGIN / 2
                 departure.left = True
                 stream.write(data, left if timeout is None else min(timeout, left))
@@ -242,68 +238,3 @@ class _Backend(httpcore2.NetworkBackend):
 
     def sleep(self, seconds: float) -> None:
         raise RuntimeError("nothing is tried again down here")
-
-
-# --- The kernel's timer ---------------------------------------------------------------------------------------------
-
-_CLOCK_BOOTTIME: Final = 7
-_TIMER_ABSTIME: Final = 1
-_SIGEV_SIGNAL: Final = 0
-
-
-class _Sigevent(ctypes.Structure):
-    # From sigevent(7): the rest up to 64 bytes is not read for SIGEV_SIGNAL.
-    _fields_ = (
-        ("value", ctypes.c_void_p),
-        ("signo", ctypes.c_int),
-        ("notify", ctypes.c_int),
-        ("rest", ctypes.c_byte * 48),
-    )
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-class _Itimerspec(ctypes.Structure):
-    _fields_ = (("interval", _Timespec), ("value", _Timespec))
-
-
-def _librt() -> Any:
-    if not sys.platform.startswith("linux"):
-        return None
-    for name in (None, "librt.so.1"):
-        library = ctypes.CDLL(name, use_errno=True)
-        if hasattr(library, "timer_create"):
-            return library
-    return None
-
-
-_LIBRT: Final = _librt()
-
-
-@contextmanager
-def _killed_after(deadline: float) -> Iterator[None]:
-    """
-    End this process if the block is still running at ``deadline``, in seconds on ``CLOCK_BOOTTIME``. The kernel does it,
-    before a single instruction of a process that wakes up late. Only Linux has such a timer; elsewhere there is none.
-    """
-    if _LIBRT is None:
-        yield
-        return
-    timer = ctypes.c_void_p()
-    event = _Sigevent(signo=_SIGNAL, notify=_SIGEV_SIGNAL)
-    _check(_LIBRT.timer_create(_CLOCK_BOOTTIME, ctypes.byref(event), ctypes.byref(timer)))
-    try:
-        seconds = max(deadline, 0.001)
-        whole = int(seconds)
-        spec = _Itimerspec(value=_Timespec(whole, int((seconds - whole) * 1e9)))
-        _check(_LIBRT.timer_settime(timer, _TIMER_ABSTIME, ctypes.byref(spec), None))
-        yield
-    finally:
-        _LIBRT.timer_delete(timer)
-
-
-def _check(result: int) -> None:
-    if result:
-        raise OSError(ctypes.get_errno(), "the kernel gave no timer")
