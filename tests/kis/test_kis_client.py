@@ -400,8 +400,7 @@ def test_each_read_has_a_connection_of_its_own() -> None:
         for _ in range(3):
             client.get(LIST)
 
-        # The first one takes what the token came over.
-        assert (len(server.requests), server.connections) == (3, 3)
+        assert (len(server.requests), server.connections) == (3, 4)
 
 
 def test_a_read_that_keeps_failing_ends_and_has_learned_nothing() -> None:

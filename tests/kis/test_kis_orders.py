@@ -218,6 +218,31 @@ def test_an_answer_that_comes_twice_is_never_taken_for_the_answer_to_something_e
     assert len(real.listed().orders) == 8
 
 
+def test_many_threads_over_few_connections_never_get_each_others_answers(real: Bench) -> None:
+    few = KISBrokerAdapter.from_options(
+        options(real.adapter.client.credentials.base_url, connections=3, connect_timeout=5),
+        mode="live",
+        clock=real.clock,
+    )
+    real.meets(Fault(what="doubled", rate=0.3), Fault(what="reset", rate=0.05))
+
+    def place(quantity: int) -> tuple[int, str]:
+        try:
+            return quantity, few.place_order(request(quantity=Decimal(quantity))).broker_order_id
+        except (OutcomeUnknown, NotSent):
+            return quantity, ""
+
+    with ThreadPoolExecutor(12) as pool:
+        answered = dict(pool.map(place, range(1, 151)))
+    few.close()
+
+    truth = {f"20261123-91252-{order.number}": order.quantity for order in real.orders()}
+    assert [number for number in answered.values() if number]
+    assert all(truth[number] == quantity for quantity, number in answered.items() if number)
+    # Nothing was sent twice.
+    assert len(set(truth.values())) == len(truth)
+
+
 # --- Denied before anything is sent ----------------------------------------------------------------------
 
 DENIED: list[tuple[dict[str, Any], Code, str, str]] = [

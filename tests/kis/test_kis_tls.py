@@ -86,7 +86,8 @@ def test_a_connection_over_tls_is_kept_for_the_next_order(server: TLSServer, cer
 
     for _ in range(3):
         departure = Departure(clock.boottime() + 5, 2.0)
-        assert wire.send(order(server), departure).status_code == 200
+        with wire.send(order(server), departure) as response:
+            assert response.status_code == 200
         assert departure.left
 
     wire.close()
@@ -99,7 +100,8 @@ def test_a_server_whose_certificate_nobody_knows_gets_no_order(server: TLSServer
     departure = Departure(clock.boottime() + 5, 2.0)
 
     with pytest.raises(Exception, match="CERTIFICATE_VERIFY_FAILED"):
-        wire.send(order(server), departure)
+        with wire.send(order(server), departure):
+            pass
 
     wire.close()
     assert not departure.left

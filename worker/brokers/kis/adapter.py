@@ -15,9 +15,9 @@ class KISBrokerAdapter(KISOrderAdapter, BrokerAdapter):
     def authenticate(self) -> AccessTokenPayload:
         return self.client.tokens.token()
 
-    def share_token(self, client: redis.Redis, prefix: str) -> None:
+    def share(self, client: redis.Redis, prefix: str) -> None:
         """
         Keep the access token in Redis, under ``prefix`` and a digest of the app key, so that all workers use one.
-        Without it each process asks KIS for its own, of which KIS gives one a minute. ``client`` stays the caller's.
+        Without it each process asks KIS for its own, of which KIS gives one a minute.
         """
         self.client.tokens.share(RedisTokenStore(client, prefix, self.client.credentials, self.client.clock))

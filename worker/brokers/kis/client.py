@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -106,8 +106,7 @@ class KISClient:
         token = self.tokens.token(send_before)
         request = self._request("POST", call, token, content=call.body())
         departure = Departure(send_before, self._reply_timeout)
-        reply = self._answer(self._orders, request, departure)
-        self._know_as_new(reply, departure)
+        reply = self._answer(self._orders, request, departure, self._know_as_new)
         self._judge_token(reply, token)
         return reply
 
@@ -145,10 +144,7 @@ class KISClient:
         try:
             token = self.tokens.token()
             request = self._request("GET", call, token, params=call.fields, continued=continued)
-            departure = Departure(None, self._reply_timeout)
-            reply = self._answer(self._reads, request, departure)
-            # An old page that came again on this connection could hide an order that is there.
-            departure.distrust()
+            reply = self._answer(self._reads, request, Departure(None, self._reply_timeout), _use_once)
         except BrokerError as error:
             raise _Again(error.message, code=error.code, safety_code=error.safety_code) from error
         self._judge_token(reply, token)
@@ -177,7 +173,7 @@ class KISClient:
             content=Call(TOKEN_PATH, "", body).body(),
             extensions=self._timeouts(_TOKEN_TIMEOUT, None),
         )
-        reply = self._answer(self._reads, request, Departure(None, _TOKEN_TIMEOUT))
+        reply = self._answer(self._reads, request, Departure(None, _TOKEN_TIMEOUT), _use_once)
         token, life = reply.text("access_token"), _seconds(reply.fields.get("expires_in"))
         if not token or life is None:
             raise Rejected(f"KIS issued no access token: {reply.shown}", code=reply.code)
@@ -213,27 +209,23 @@ class KISClient:
             method, credentials.base_url + call.path, headers=headers, content=content, params=params
         )
 
-    # Every call goes through here, once.
-    def _answer(self, wire: OneWay, request: httpx2.Request, departure: Departure) -> Reply:
+    # Every call goes through here, once. ``judge`` sees the answer while its connection is still ours alone.
+    def _answer(
+        self,
+        wire: OneWay,
+        request: httpx2.Request,
+        departure: Departure,
+        judge: Callable[[Reply, Departure], None],
+    ) -> Reply:
         request.extensions = self._timeouts(departure.reply_timeout, departure.send_before)
         try:
-            response = wire.send(request, departure)
+            with wire.send(request, departure) as response:
+                reply = _read(request, response, departure)
+                judge(reply, departure)
         except TooLate:
             raise NotSent("the time to send it was over", safety_code=SafetyCode.FS042) from None
         except _NO_ANSWER as error:
             raise _unanswered(error, departure) from error
-        reply = read_reply(response.status_code, response.headers, response.content)
-        if reply is None:
-            raise OutcomeUnknown(
-                f"HTTP {response.status_code} with {len(response.content)} bytes that are no answer of KIS",
-                safety_code=SafetyCode.FS042,
-            )
-        asked, answered = request.headers.get("tr_id", ""), response.headers.get("tr_id", "")
-        if answered not in ("", asked):
-            departure.distrust()
-            raise OutcomeUnknown(
-                f"an answer to {answered[:13]} came where {asked} was asked", safety_code=SafetyCode.FS042
-            )
         return reply
 
     # An answer that a gateway repeats may come when the next order has left, on the same connection. A repeated number
@@ -268,6 +260,28 @@ class KISClient:
 
 class _Again(BrokerError):
     """This try of a read was not answered."""
+
+
+# An old page that came again on this connection could hide an order that is there.
+def _use_once(_: Reply, departure: Departure) -> None:
+    departure.distrust()
+
+
+def _read(request: httpx2.Request, response: httpx2.Response, departure: Departure) -> Reply:
+    reply = read_reply(response.status_code, response.headers, response.content)
+    if reply is None:
+        departure.distrust()
+        raise OutcomeUnknown(
+            f"HTTP {response.status_code} with {len(response.content)} bytes that are no answer of KIS",
+            safety_code=SafetyCode.FS042,
+        )
+    asked, answered = request.headers.get("tr_id", ""), response.headers.get("tr_id", "")
+    if answered not in ("", asked):
+        departure.distrust()
+        raise OutcomeUnknown(
+            f"an answer to {answered[:13]} came where {asked} was asked", safety_code=SafetyCode.FS042
+        )
+    return reply
 
 
 def _unanswered(error: Exception, departure: Departure) -> BrokerError:

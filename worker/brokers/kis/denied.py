@@ -5,10 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 from contracts import Code
-from worker.errors import Rejected
+from worker.errors import Denied
 
 
-class PretradeDenied(Rejected):
+class PretradeDenied(Denied):
     """
     Our own rules say no. Nothing left this machine, the broker did not fail, and the same order will never do.
 
@@ -23,8 +23,7 @@ class PretradeDenied(Rejected):
         denial: Code = Code.PRETRADE,
         nearest: tuple[Decimal, ...] = (),
     ) -> None:
-        super().__init__(message, code=denial.value)
-        self.denial = denial
+        super().__init__(message, denial=denial)
         #: The field of the intent to change.
         self.field = field
         #: The nearest legal values, lowest first; empty where there are none.

@@ -79,5 +79,8 @@ PAGE_ROWS: Final = {Environment.REAL: 100, Environment.PAPER: 15}
 #: [official, 2026-09]. Paper is slower: orders were absent from the first polls [1src], so it is given twice that [?].
 VISIBILITY_LAG: Final = {Environment.REAL: 15.0, Environment.PAPER: 30.0}
 
+#: REST calls a second and app key, of every kind but for tokens [official notice of 2026-04-20; paper was 2 until then].
+RATE_LIMIT: Final = {Environment.REAL: 18.0, Environment.PAPER: 1.0}
+
 #: One token a minute and app key; sooner is EGW00133.
 TOKEN_INTERVAL: Final = 60.0

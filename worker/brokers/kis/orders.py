@@ -77,6 +77,9 @@ class KISOrderAdapter(BaseBrokerAdapter):
         self._account = client.credentials.account
         lag = facts.VISIBILITY_LAG[self._environment]
         self.visibility_lag = max(lag, self._rules.visibility_lag or 0.0)
+        self.rate_limit = facts.RATE_LIMIT[self._environment]
+        # Whoever shares the limit may set the hook later.
+        client.before_read = lambda: self.before_read()
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, mode: str, clock: Clock) -> Self:
@@ -144,6 +147,11 @@ class KISOrderAdapter(BaseBrokerAdapter):
         orders = [order for read, _ in parts for order in read.orders if order.placed_at >= since]
         whole = all(not listing.fault and not read.faults for read, listing in parts)
         return OrderScan(tuple(sorted(orders, key=_age)), complete=whole and reaches == first)
+
+    def session_over(self, symbol: str, since: datetime) -> bool:
+        """When the date of ``since`` is past where the symbol trades: Korea's for Korean stocks, else New York's."""
+        zone = facts.KST if is_korean(symbol) else facts.NEW_YORK
+        return since.astimezone(zone).date() < self._clock.now().astimezone(zone).date()
 
     def close(self) -> None:
         self.client.close()

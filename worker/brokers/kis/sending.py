@@ -14,7 +14,8 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import h11
@@ -37,7 +38,6 @@ _SOCKET_OPTIONS: Final[list[tuple[int, int, int] | tuple[int, int, bytes | bytea
 ]
 if hasattr(socket, "TCP_USER_TIMEOUT"):
     _SOCKET_OPTIONS.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS))
-
 
 #: Bytes of an answer's head, as httpcore2 takes them.
 _HEAD_MAX: Final = 100 * 1024
@@ -84,9 +84,11 @@ class OneWay:
             network_backend=_Backend(self._gate),
         )
 
-    def send(self, request: httpx2.Request, departure: Departure) -> httpx2.Response:
+    @contextmanager
+    def send(self, request: httpx2.Request, departure: Departure) -> Iterator[httpx2.Response]:
         """
-        Send a request and read the whole answer.
+        Send a request and read the whole answer. While the block runs, nobody else can use the connection: judge the
+        answer in it, and `Departure.distrust` the connection if need be.
 
         Raises:
             TooLate: the deadline was over; no byte left.
@@ -94,27 +96,36 @@ class OneWay:
                 tells whether it left.
         """
         self._gate.open(departure)
+        found: httpcore2.Response | None = None
         try:
-            found = self._pool.request(
-                request.method,
-                httpcore2.URL(
-                    scheme=request.url.raw_scheme,
-                    host=request.url.raw_host,
-                    port=request.url.port,
-                    target=request.url.raw_path,
-                ),
-                headers=request.headers.raw,
-                content=request.content,
-                extensions=request.extensions,
-            )
+            found = self._pool.handle_request(_as_httpcore(request))
+            content = found.read()
+            if not _is_one_answer(bytes(departure.received)):
+                departure.distrust()
+            yield httpx2.Response(found.status, headers=found.headers, content=content)
         finally:
+            if found is not None:
+                found.close()
             self._gate.close()
-        if not _is_one_answer(bytes(departure.received)):
-            departure.distrust()
-        return httpx2.Response(found.status, headers=found.headers, content=found.content)
 
     def close(self) -> None:
         self._pool.close()
+
+
+def _as_httpcore(request: httpx2.Request) -> httpcore2.Request:
+    url = httpcore2.URL(
+        scheme=request.url.raw_scheme,
+        host=request.url.raw_host,
+        port=request.url.port,
+        target=request.url.raw_path,
+    )
+    return httpcore2.Request(
+        request.method,
+        url,
+        headers=request.headers.raw,
+        content=request.content,
+        extensions=request.extensions,
+    )
 
 
 def _is_one_answer(data: bytes) -> bool:
