@@ -336,7 +336,7 @@ def test_a_token_that_ended_is_replaced_before_an_order_needs_it(real: Bench) ->
 def test_eight_workers_sign_in_with_one_token(real: Bench, any_redis: Any) -> None:
     adapters = [real.another() for _ in range(8)]
     for adapter in adapters:
-        adapter.share_token(any_redis.connect(), "kis-token:")
+        adapter.share(any_redis.connect(), "kis-token:")
 
     with ThreadPoolExecutor(8) as pool:
         tokens = {one.digest for one in pool.map(lambda adapter: adapter.authenticate(), adapters)}

@@ -66,6 +66,8 @@ class KISClient:
         self.credentials = credentials
         self.clock: Clock = clock or SystemClock()
         self.tokens = TokenCache(self._issue_token, self.clock)
+        #: Called before each request that only reads, each page and each retry; it returns when there is room for one.
+        self.before_read: Callable[[], None] = lambda: None
         self._connect_timeout = connect_timeout
         self._reply_timeout = reply_timeout
         is_tls = credentials.base_url.startswith("https:")
@@ -142,7 +144,9 @@ class KISClient:
 
     def _read(self, call: Call, continued: bool) -> Reply:
         try:
+            # The token first: waiting for one would waste the room.
             token = self.tokens.token()
+            self.before_read()
             request = self._request("GET", call, token, params=call.fields, continued=continued)
             reply = self._answer(self._reads, request, Departure(None, self._reply_timeout), _use_once)
         except BrokerError as error:
