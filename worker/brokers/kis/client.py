@@ -11,18 +11,12 @@ from typing import Any, Final
 import httpcore2
 import httpx2
 from pydantic import SecretStr
-from tenacity import (
-    RetryError,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, wait_random_exponential
 
 from contracts import SafetyCode
 from worker.brokers.kis.auth import AccessTokenPayload, TokenCache
-from worker.brokers.kis.codes import CodeVerdict, code_row, map_broker_error_to_safety
-from worker.brokers.kis.facts import KST, TOKEN_PATH
+from worker.brokers.kis.codes import CodeVerdict, Then, code_row, map_broker_error_to_safety
+from worker.brokers.kis.facts import KST, LEDGER_RATE_LIMIT, TOKEN_PATH
 from worker.brokers.kis.options import Credentials, KISOptions, credentials_of
 from worker.brokers.kis.payload import Call
 from worker.brokers.kis.replies import AnswersSeen, Reply, read_reply
@@ -41,6 +35,8 @@ _WRITE_TIMEOUT: Final = 2.0
 _TOKEN_TIMEOUT: Final = 10.0
 #: Tries of one page or look-up, and the longest wait in seconds between two.
 _READ_TRIES, _READ_WAIT_MAX = 4, 4.0
+#: The same where KIS says that all of the account's workers together ask too often: their turns will come.
+_CROWDED_TRIES, _CROWDED_WAIT = 12, 1.0
 
 
 class ReadFailed(BrokerError):
@@ -76,6 +72,8 @@ class KISClient:
         self._orders = OneWay(self.clock, connections, tls)
         self._reads = OneWay(self.clock, connections, tls)
         self._answers = AnswersSeen()
+        self._turns = threading.Lock()
+        self._next_turn = float("-inf")
         self._closing = threading.Event()
 
     @classmethod
@@ -120,8 +118,8 @@ class KISClient:
             ReadFailed: no page came. Nothing was learned.
         """
         tries = Retrying(
-            stop=stop_after_attempt(_READ_TRIES),
-            wait=wait_random_exponential(multiplier=0.25, max=_READ_WAIT_MAX),
+            stop=_were_enough,
+            wait=_until_next,
             retry=retry_if_exception_type(_Again),
             sleep=self._pause,
         )
@@ -146,6 +144,7 @@ class KISClient:
         try:
             # The token first: waiting for one would waste the room.
             token = self.tokens.token()
+            self._take_turn()
             self.before_read()
             request = self._request("GET", call, token, params=call.fields, continued=continued)
             reply = self._answer(self._reads, request, Departure(None, self._reply_timeout), _use_once)
@@ -162,6 +161,15 @@ class KISClient:
             code=reply.code,
             safety_code=map_broker_error_to_safety(reply.code),
         )
+
+    # What this process alone could ask too often; others of the account are met by trying again.
+    def _take_turn(self) -> None:
+        with self._turns:
+            now = self.clock.boottime()
+            turn = max(now, self._next_turn)
+            self._next_turn = turn + 1 / LEDGER_RATE_LIMIT
+        if turn > now:
+            self._pause(turn - now)
 
     def _issue_token(self) -> AccessTokenPayload:
         credentials = self.credentials
@@ -264,6 +272,28 @@ class KISClient:
 
 class _Again(BrokerError):
     """This try of a read was not answered."""
+
+    @property
+    def is_crowded(self) -> bool:
+        row = code_row(self.code)
+        return row is not None and row.then is Then.SLOW_DOWN
+
+
+_backoff: Final = wait_random_exponential(multiplier=0.25, max=_READ_WAIT_MAX)
+
+
+def _failure(state: RetryCallState) -> _Again:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, _Again)
+    return error
+
+
+def _were_enough(state: RetryCallState) -> bool:
+    return state.attempt_number >= (_CROWDED_TRIES if _failure(state).is_crowded else _READ_TRIES)
+
+
+def _until_next(state: RetryCallState) -> float:
+    return _backoff(state) + (_CROWDED_WAIT if _failure(state).is_crowded else 0.0)
 
 
 # An old page that came again on this connection could hide an order that is there.

@@ -82,5 +82,8 @@ VISIBILITY_LAG: Final = {Environment.REAL: 15.0, Environment.PAPER: 30.0}
 #: REST calls a second and app key, of every kind but for tokens [official notice of 2026-04-20; paper was 2 until then].
 RATE_LIMIT: Final = {Environment.REAL: 18.0, Environment.PAPER: 1.0}
 
+#: Order lists and balances a second and account, by all who ask; KIS names no number. (field reports, 2026-09)
+LEDGER_RATE_LIMIT: Final = 1.0
+
 #: One token a minute and app key; sooner is EGW00133.
 TOKEN_INTERVAL: Final = 60.0
