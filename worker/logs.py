@@ -53,6 +53,7 @@ class Event(StrEnum):
     ADAPTER_FAULT = "adapter_fault"  # error, with its stack
 
     # Doubts, orders
+    BROKER_NOT_READY = "broker_not_ready"  # warning: signing in failed; the first order tries again
     DOUBT_OPEN = "doubt_open"  # info: why nothing is proven yet
     DOUBT_RESOLVED = "doubt_resolved"  # info
     DOUBT_ESCALATED = "doubt_escalated"  # error

@@ -21,7 +21,7 @@ from worker.clock import Clock
 from worker.connection import Connect
 from worker.durability import weaknesses
 from worker.engine import Engine, EngineRules
-from worker.errors import ConfigError, StateLost, Unavailable
+from worker.errors import BrokerError, ConfigError, StateLost, Unavailable
 from worker.guard import OpenGuard
 from worker.intake import Delivery, Intake
 from worker.journal import Journal
@@ -324,6 +324,7 @@ class Route:
     def _run_resolver(self) -> None:
         resolver = self._resolver
         next_scan = self._clock.boottime()
+        self._prepare()
         while resolver is not None and self._wait_until_registered() and not self._stop_sides.is_set():
             try:
                 resolver.step()
@@ -336,6 +337,14 @@ class Route:
                 self._log.error(Event.ADAPTER_FAULT, reason=repr(error), exc_info=True)
                 self._clock.wait(self._stop_sides, 5.0)
             self._clock.wait(self._stop_sides, 0.2)
+
+    def _prepare(self) -> None:
+        if self._adapter is None or not self._wait_until_registered():
+            return
+        try:
+            self._adapter.prepare()
+        except (BrokerError, Unavailable) as error:
+            self._log.warning(Event.BROKER_NOT_READY, reason=str(error))
 
     def _redis_answers(self) -> None:
         if self.error is not None:

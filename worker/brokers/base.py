@@ -178,6 +178,14 @@ class BaseBrokerAdapter(ABC):
         an access token. ``client`` stays the caller's. Without this call each process has its own.
         """
 
+    def prepare(self) -> None:  # noqa: B027 - many need no preparation
+        """
+        Do now what the first order would have to wait for, such as signing in. It may take its time.
+
+        Raises:
+            BrokerError, Unavailable: it could not be done now; the first order will try again.
+        """
+
     def close(self) -> None:  # noqa: B027 - an adapter without connections has nothing to do
         """Give up connections and files. Nothing may be called after it."""
 

@@ -15,6 +15,9 @@ class KISBrokerAdapter(KISOrderAdapter, BrokerAdapter):
     def authenticate(self) -> AccessTokenPayload:
         return self.client.tokens.token()
 
+    def prepare(self) -> None:
+        self.authenticate()
+
     def share(self, client: redis.Redis, prefix: str) -> None:
         """
         Keep the access token in Redis, under ``prefix`` and a digest of the app key, so that all workers use one.
