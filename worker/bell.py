@@ -15,6 +15,7 @@ class Bell:
 
     def __init__(self) -> None:
         self._is_rung = False
+        self._is_heard = False
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
@@ -34,15 +35,18 @@ class Bell:
             os.write(self._write, b"\0")
 
     def clear(self) -> None:
-        # Always read: a ring may come between its mark and its byte. In this order, a ring that finds the mark and
-        # leaves no byte was made before the caller looks.
+        if not (self._is_rung or self._is_heard):
+            return
+        # There may be no byte yet: a ring has its mark first. In this order, a ring that finds the mark and leaves no
+        # byte was made before the caller looks.
         with suppress(BlockingIOError):
             os.read(self._read, 1024)
-        self._is_rung = False
+        self._is_rung = self._is_heard = False
 
     def wait(self, seconds: float, *beside: int) -> list[int]:
         """Wait for at most so many seconds. Returns which of the descriptors ``beside`` it are readable."""
         ready, _, _ = select.select((self._read, *beside), (), (), max(0.0, seconds))
+        self._is_heard = self._read in ready
         return [fd for fd in ready if fd != self._read]
 
     def __del__(self) -> None:

@@ -85,10 +85,10 @@ class Transport(untyped.Transport):  # type: ignore[misc]
         """
         boottime, bell = self.options.clock.boottime, self._waiter.bell
         deadline = None if timeout is None else boottime() + timeout
+        # Whatever else there is to do: the first channel is not to wait behind it.
+        self._wait(0.0)
         while True:
             bell.clear()
-            # Whatever else there is to do: the first channel is not to wait behind it.
-            self._wait(0.0)
             if self._is_due() and sum([channel.deliver() for channel in list(self.channels)]):
                 # What comes from now on is known of at the next call.
                 self._waiter.arm(self._awaited())
