@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
+from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -200,7 +201,7 @@ def _response(asked: Asked, reply: Reply) -> Response:
     response = _json(reply)
     response.headers["tr_id"] = asked.tr_id
     response.headers["tr_cont"] = reply.tr_cont
-    response.headers["gt_uid"] = f"{id(response):032x}"
+    response.headers["gt_uid"] = uuid4().hex
     return response
 
 
