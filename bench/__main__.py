@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from bench import cases
+from bench import cases, limits
 from bench.machine import Machine, Row
 
 
@@ -51,6 +51,7 @@ _CASES: dict[str, Case] = {
     "latency": cases.latency,
     "slow-broker": cases.slow_broker,
     "memory": cases.memory,
+    "limits": limits.limits,
 }
 
 
