@@ -226,12 +226,17 @@ local function read_gates(quiet_ms)
   }
 end
 
--- Slots of the broker's call limit, which all calls of the route share: at most `calls` in any `window_us`, and one
--- each window_us / calls, so that a CANCEL never finds them all gone. The list keeps the times of the last `calls`.
+-- Slots of the broker's call limit, which all calls of the route share: at most `calls` in any `window_us`, and at an
+-- even pace, so that a CANCEL never finds them all gone. The list keeps the times of the last `calls`.
+-- The pace is a little slower than the window allows: what a stall and the slots made up for it have pushed together
+-- would come again in every window otherwise, and the gap before it too.
 -- Who has to wait and goes before orders leaves a wish until it will have come again.
 local WISHES = {cancel = 'wish_cancel', look = 'wish_look'}
--- How far a late slot may be made up for, in slots; how long a call may take to the broker more than the one before.
-local MAKE_UP, JITTER_US, WISH_US = 2, 25000, 200000
+-- How far a late slot may be made up for, in slots; how long a call may take to the broker more than the one before;
+-- by how much a window's slots take longer than the window, besides.
+local MAKE_UP, JITTER_US, SLACK_US, WISH_US = 1, 20000, 20000, 200000
+-- After a rest calls take so much longer at first: all workers wake at once, and make their connections.
+local REST_US, COLD_US = 10000000, 60000
 
 local function must_yield(kind)
   local v = redis.call('HMGET', K.state, 'wish_cancel', 'wish_look')
@@ -239,10 +244,24 @@ local function must_yield(kind)
   return (kind ~= 'cancel' and cancel) or (kind == 'order' and look)
 end
 
+-- How much later than another call one that leaves now may be with the broker.
+local function lateness()
+  local cold_until = tonumber(redis.call('HGET', K.state, 'cold_until') or 0)
+  return now_us < cold_until and COLD_US or 0
+end
+
+-- Note that an order or cancel leaves, and whether it is the first after a rest.
+local function wake(window_us)
+  local sent_at = tonumber(redis.call('HGET', K.state, 'sent_at') or 0)
+  if now_us - sent_at > REST_US then redis.call('HSET', K.state, 'cold_until', string.format('%.0f', now_us + 2 * window_us)) end
+  redis.call('HSET', K.state, 'sent_at', string.format('%.0f', now_us))
+end
+
 -- Take one for a call of this kind: 'cancel', 'look' or 'order'. Returns 0, or in how many ms to ask again.
 local function take_slot(kind, calls, window_us)
   if calls == 0 then return 0 end
-  local interval = window_us / calls
+  local late = lateness()
+  local interval = (window_us + JITTER_US + SLACK_US + late) / calls
   local free_at = tonumber(redis.call('HGET', K.state, 'rate_at') or 0)
   local oldest = tonumber(redis.call('LINDEX', K.slots, calls - 1) or 0)
   local at = math.max(free_at, oldest + window_us + JITTER_US)
@@ -256,8 +275,12 @@ local function take_slot(kind, calls, window_us)
     return math.ceil(interval / 1000)
   end
   if wish then redis.call('HDEL', K.state, wish) end
+  if kind ~= 'look' then
+    wake(window_us)
+    late = lateness()
+  end
   redis.call('HSET', K.state, 'rate_at', string.format('%.0f', math.max(free_at, now_us - MAKE_UP * interval) + interval))
-  redis.call('LPUSH', K.slots, string.format('%.0f', now_us))
+  redis.call('LPUSH', K.slots, string.format('%.0f', now_us + late))
   redis.call('LTRIM', K.slots, 0, calls - 1)
   return 0
 end
