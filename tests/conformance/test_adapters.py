@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from adapter_cases import CASES, LAG, AdapterCase, Condition
+from adapter_cases import LAG, NAMES, TRIED, AdapterCase, Condition, cases
+from kis_case import Host
 
 from contracts import ExecutionIntent, OrderQuery, OrderRequest, OrderStatus, Outcome, Side
 from worker.brokers import BaseBrokerAdapter, LiveBroker, Send
@@ -30,15 +33,24 @@ class Bench:
         self._made.append(self._case.make(condition, self.clock, self._folder))
         return self._made[-1]
 
-    def held(self) -> int:
-        return self._case.held(self._folder)
+    def book(self) -> dict[str, Decimal]:
+        return self._case.book(self._folder)
 
-    def request(self, client_order_id: str = "intent-1", *, within: float = 5.0) -> OrderRequest:
+    def held(self, expected: int = 0) -> int:
+        """How many orders the broker holds; it is given some time to have as many as expected."""
+        give_up = time.monotonic() + 2
+        while len(self.book()) < expected and time.monotonic() < give_up:
+            time.sleep(0.01)
+        return len(self.book())
+
+    def request(
+        self, client_order_id: str = "intent-1", *, within: float = 5.0, quantity: int = 10
+    ) -> OrderRequest:
         return OrderRequest(
             client_order_id=client_order_id,
             symbol="005930",
             side=Side.BUY,
-            quantity=Decimal(10),
+            quantity=Decimal(quantity),
             limit_price=Decimal(71000),
             send_before=self.clock.boottime() + within,
         )
@@ -46,13 +58,22 @@ class Bench:
     def close(self) -> None:
         for adapter in self._made:
             adapter.close()
+        self._case.close()
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(request.param, tmp_path)
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def bench(name: str, kis_host: Host, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(cases(kis_host)[name], tmp_path)
     yield bench
     bench.close()
+
+
+in_every_condition = pytest.mark.parametrize(("name", "condition"), TRIED)
 
 
 def by_number(number: str) -> OrderQuery:
@@ -68,6 +89,20 @@ TABLE = {
     Condition.UNREACHABLE: (NotSent, 0, Outcome.NOT_SENT),
     Condition.LOSES_THE_REPLY: (OutcomeUnknown, 1, None),
     Condition.SHOWS_LATE: (None, 1, Outcome.ACCEPTED),
+    Condition.STAYS_SILENT: (OutcomeUnknown, 1, None),
+    Condition.ANSWERS_TOO_LATE: (OutcomeUnknown, 1, None),
+    Condition.TAKES_IT_LATE: (OutcomeUnknown, 1, None),
+    Condition.BREAKS_OFF: (OutcomeUnknown, 0, None),
+    Condition.SHOWS_A_PAGE: (OutcomeUnknown, 0, None),
+    Condition.GARBLES_THE_REPLY: (OutcomeUnknown, 1, None),
+    Condition.NAMES_NO_NUMBER: (OutcomeUnknown, 1, None),
+    Condition.ANSWERS_TWICE: (None, 1, Outcome.ACCEPTED),
+    Condition.FAILS_AND_HOLDS_IT: (OutcomeUnknown, 1, None),
+    Condition.TIMES_OUT_INSIDE: (OutcomeUnknown, 1, None),
+    Condition.HAS_TOO_MANY_CALLS: (NotSent, 0, Outcome.NOT_SENT),
+    Condition.HAS_TOO_MANY_CALLS_INSIDE: (OutcomeUnknown, 0, None),
+    Condition.SAYS_WHAT_NOBODY_KNOWS: (OutcomeUnknown, 0, None),
+    Condition.FORGETS_THE_TOKEN: (NotSent, 0, Outcome.NOT_SENT),
 }
 
 
@@ -75,23 +110,24 @@ def test_every_condition_of_a_broker_has_its_row() -> None:
     assert set(TABLE) == set(Condition)
 
 
-@pytest.mark.parametrize("condition", Condition)
+@in_every_condition
 def test_a_placement_ends_as_the_table_says(bench: Bench, condition: Condition) -> None:
     error, held, _ = TABLE[condition]
     adapter = bench.adapter(condition)
 
     if error is None:
-        assert adapter.place_order(bench.request()).broker_order_id
+        # What is answered is on the book under that number, and nothing else is.
+        assert {adapter.place_order(bench.request()).broker_order_id} == bench.book().keys()
     else:
         with pytest.raises(error) as raised:
             adapter.place_order(bench.request())
         assert type(raised.value) is error, "a fault of ours is no evidence"
         assert raised.value.message
 
-    assert bench.held() == held
+    assert bench.held(held) == held
 
 
-@pytest.mark.parametrize("condition", Condition)
+@in_every_condition
 def test_an_intent_is_answered_as_the_table_says(
     bench: Bench, condition: Condition, make_intent: Callable[..., ExecutionIntent]
 ) -> None:
@@ -106,8 +142,48 @@ def test_an_intent_is_answered_as_the_table_says(
         response = broker.submit_intent(make_intent(), send)
         assert (response.outcome, response.broker) == (outcome, broker.adapter.broker_id)
         assert (response.broker_order_id is not None) is response.accepted
+        assert bench.book().keys() == ({response.broker_order_id} if response.accepted else set())
 
-    assert bench.held() == held
+    assert bench.held(held) == held
+
+
+@in_every_condition
+def test_once_the_lag_is_over_a_whole_list_shows_exactly_what_the_broker_holds(
+    bench: Bench, condition: Condition
+) -> None:
+    error, held, _ = TABLE[condition]
+    with pytest.raises(error) if error else nullcontext():
+        bench.adapter(condition).place_order(bench.request())
+    assert bench.held(held) == held
+    bench.clock.advance(bench.adapter().visibility_lag)
+
+    scan = bench.adapter().list_orders(bench.began)
+
+    assert scan.complete
+    assert {row.broker_order_id: row.quantity for row in scan.orders} == bench.book()
+
+
+@in_every_condition
+def test_after_any_accident_the_next_order_gets_its_own_answer(bench: Bench, condition: Condition) -> None:
+    # One adapter, so that its connections are what the accident left of them.
+    adapter = bench.adapter(condition)
+    answered: dict[str, int] = {}
+    in_doubt: set[int] = set()
+    for quantity in range(1, 6):
+        try:
+            order = adapter.place_order(bench.request(f"intent-{quantity}", quantity=quantity))
+            answered[order.broker_order_id] = quantity
+        except OutcomeUnknown:
+            in_doubt.add(quantity)
+        except (NotSent, Rejected):
+            continue
+
+    bench.held(len(answered) + TABLE[condition][1] * len(in_doubt))
+    book = bench.book()
+    assert {number: book[number] for number in answered} == answered
+    assert sorted(book.values()) == sorted(set(book.values())), "an order was placed twice"
+    # Nothing is there of which the adapter has said that it is not.
+    assert set(book.values()) <= in_doubt | set(answered.values())
 
 
 def test_a_refusal_shows_the_brokers_own_code(bench: Bench) -> None:

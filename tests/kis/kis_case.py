@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,6 +13,7 @@ from kis_bench import options
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from worker.brokers.kis import KISBrokerAdapter
+from worker.brokers.kis.facts import KST
 from worker.clock import ManualClock
 from worker.simulate import serving
 from worker.simulate.faults import Fault
@@ -24,6 +26,11 @@ Mode = Literal["real", "paper"]
 SEED: Final = 1
 #: A refusal that each server has.
 REFUSAL: Final[dict[Mode, str]] = {"real": "APBK0952", "paper": "40250000"}
+
+
+#: Seconds that an adapter waits where it would wait in vain.
+REPLY_TIMEOUT: Final = 0.1
+_LATE: Final = frozenset({"stays silent", "answers too late", "takes it late"})
 
 
 class Host:
@@ -77,14 +84,23 @@ class KISCase:
         if condition == "unreachable":
             url = f"http://127.0.0.1:{_closed_port()}"
         given = options(url, environment=self._mode, us=True)
+        if condition in _LATE:
+            given["reply_timeout"] = REPLY_TIMEOUT
         return KISBrokerAdapter.from_options(
             given, mode="live" if self._mode == "real" else "paper", clock=clock
         )
 
     def held(self, folder: Path) -> int:
-        if folder not in self._servers:
-            return 0
-        return sum(order.kind is Kind.NEW for order in self._servers[folder][0].orders())
+        return len(self.book(folder))
+
+    def book(self, folder: Path) -> dict[str, Decimal]:
+        """Quantity by order number."""
+        orders = self._servers[folder][0].orders() if folder in self._servers else []
+        return {
+            f"{order.placed_at.astimezone(KST):%Y%m%d}-{order.branch}-{order.number}": Decimal(order.quantity)
+            for order in orders
+            if order.kind is Kind.NEW
+        }
 
     def simulator(self, folder: Path) -> KISSimulator:
         """The server of a folder."""
@@ -106,15 +122,32 @@ class KISCase:
         return self._servers[folder]
 
     def _faults(self, condition: str) -> list[Fault]:
-        match condition:
-            case "refuses":
-                return [Fault(what=REFUSAL[self._mode], rate=1)]
-            case "loses the reply":
-                return [Fault(what="reset", on=on, rate=1) for on in ("order", "cancel")]  # type: ignore[arg-type]
-            case "shows late":
-                return [Fault(what="hide", rate=1, seconds=5)]
-            case _:
-                return []
+        found = REFUSAL[self._mode] if condition == "refuses" else _ACCIDENTS.get(condition)
+        if found is None:
+            return []
+        fault = found if isinstance(found, Fault) else Fault(what=found, rate=1)
+        return [fault, fault.model_copy(update={"on": "cancel"})]
+
+
+#: What the server does on each condition: a code or an accident, with every order and cancel.
+_ACCIDENTS: Final[dict[str, str | Fault]] = {
+    "loses the reply": "reset",
+    "stays silent": Fault(what="lose_reply", rate=1, seconds=2 * REPLY_TIMEOUT),
+    "answers too late": Fault(what="delay", rate=1, seconds=2 * REPLY_TIMEOUT),
+    "takes it late": Fault(what="hold", rate=1, seconds=2 * REPLY_TIMEOUT),
+    "breaks off": Fault(what="reset", rate=1, booked=False),
+    "shows a page": "html",
+    "garbles the reply": "garbled",
+    "names no number": "no_number",
+    "answers twice": "doubled",
+    "shows late": Fault(what="hide", rate=1, seconds=5),
+    "fails and holds it": "IGW00009",
+    "times out inside": "EGW00301",
+    "has too many calls": "EGW00201",
+    "has too many calls inside": "EGW00215",
+    "says what nobody knows": "ZZZZ9999",
+    "forgets the token": "EGW00121",
+}
 
 
 def _closed_port() -> int:
