@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ import psutil
 import pytest
 from rich.cells import cell_len
 
-from contracts import ExecutionResponse, GuardState, Outcome
+from contracts import ExecutionIntent, ExecutionResponse, GuardState, IntentType, Outcome, Side
 from worker.clock import SystemClock
+from worker.demo.broker import BookedOrder
 from worker.demo.interrupts import Interrupts
-from worker.demo.market import COMPANIES, limit_price, tick_size
+from worker.demo.market import COMPANIES, limit_price
 from worker.demo.place import Place
-from worker.demo.tally import Tally
+from worker.demo.tally import Tally, owned_orders
 from worker.errors import Unavailable
+from worker.simulate.universe import universe
 
 pytestmark = pytest.mark.process
 
@@ -100,9 +103,18 @@ def check_story(told: list[dict[str, Any]]) -> None:
     summary = next(one for one in told if one["kind"] == "summary")
 
     assert kinds == {"note", "act", "answer", "event", "summary", "next"}
-    assert {"INTENT_CONFLICT", "GUARD_TRIPPED", "GUARD_RESET", "INTENT_IN_DOUBT", "DOUBT_RESOLVED"} == {
-        *events
+    assert set(events) == {
+        "HALTED",
+        "RESUMED",
+        "INTENT_CONFLICT",
+        "GUARD_TRIPPED",
+        "GUARD_RESET",
+        "INTENT_IN_DOUBT",
+        "DOUBT_RESOLVED",
     }
+    assert events.count("INTENT_IN_DOUBT") == events.count("DOUBT_RESOLVED") == 3
+    assert {one["response"]["broker"] for one in told if one["kind"] == "answer"} == {"kis", "failsafe"}
+    assert [(one["before"], one["calls"]) for one in told if "calls" in one] == [(15, 0)]
     assert [claim for claim in summary["claims"] if not claim["true"]] == []
     assert summary["ok"] is True
     assert summary["answers"] == summary["intents"] == sum(summary["outcomes"].values())
@@ -127,24 +139,17 @@ def test_the_demo_ends_by_itself_and_all_it_claims_is_true(start: Start, tmp_pat
     check_nothing_is_left([], tmp_path)
 
 
-def test_the_demo_needs_no_redis_server(start: Start, tmp_path: Path, without_redis_server: str) -> None:
-    demo = start("--json", PATH=without_redis_server)
+def test_without_a_redis_server_too_it_fits_80_columns_and_steers_no_pipe(
+    start: Start, tmp_path: Path, without_redis_server: str
+) -> None:
+    demo = start(PATH=without_redis_server, COLUMNS="80", PYTHONIOENCODING="utf-8")
 
     output, errors = demo.communicate(timeout=60)
 
     assert (demo.returncode, errors) == (0, "")
-    told = documents(output)
-    assert "fakeredis" in told[1]["redis"]
-    check_story(told)
+    assert "fakeredis" in output
+    assert "FALSE" not in output
     check_nothing_is_left([], tmp_path)
-
-
-def test_the_screen_fits_80_columns_and_steers_no_pipe(start: Start) -> None:
-    demo = start(COLUMNS="80", PYTHONIOENCODING="utf-8")
-
-    output, errors = demo.communicate(timeout=60)
-
-    assert (demo.returncode, errors) == (0, "")
     assert "\x1b" not in output
     assert "삼성전자 Samsung Electronics" in output
     wide = [line for line in output.splitlines() if cell_len(line) > 80]
@@ -182,7 +187,7 @@ def test_even_kill_9_leaves_nothing_behind(start: Start, tmp_path: Path) -> None
     demo = start("--json")
     read_until(demo, '"kind":"answer"')
     below = children(demo)
-    assert len(below) >= 3  # Redis, a worker and the watchdog
+    assert len(below) == 4  # Redis, the simulator, a worker and the watchdog
 
     demo.kill()
 
@@ -214,9 +219,19 @@ def test_kept_running_it_takes_the_commands_it_names_until_ctrl_c(start: Start, 
 def test_without_any_redis_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("shutil.which", lambda _name: None)
-    monkeypatch.setattr("worker.demo.place._is_installed", lambda _name: False)
+    monkeypatch.setattr("worker.demo.redis_server.find_spec", lambda _name: None)
 
     with pytest.raises(Unavailable, match=r"apt install redis-server.*execution-worker\[embedded\]"):
+        Place(Interrupts(), SystemClock()).__enter__()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extras_it_names_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("worker.demo.broker.find_spec", lambda name: None if name == "uvicorn" else name)
+
+    with pytest.raises(Unavailable, match=r"uvicorn is not installed: .*execution-worker\[kis,simulator\]"):
         Place(Interrupts(), SystemClock()).__enter__()
 
     assert list(tmp_path.iterdir()) == []
@@ -248,15 +263,32 @@ def test_a_summary_does_not_call_true_what_is_not() -> None:
             assert not tally.is_true
 
 
-@pytest.mark.parametrize(
-    ("price", "step"),
-    [(1_999, 1), (2_000, 5), (5_000, 10), (20_000, 50), (50_000, 100), (200_000, 500), (500_000, 1_000)],
-)
-def test_prices_lie_on_the_krx_grid(price: int, step: int) -> None:
-    assert tick_size(price) == step
+def test_an_order_of_the_book_belongs_to_the_intent_that_asked_for_just_that() -> None:
+    intent = ExecutionIntent(
+        intent_id="demo-07",
+        intent_type=IntentType.LIMIT,
+        symbol="005930",
+        side=Side.BUY,
+        quantity=Decimal(7),
+        limit_price=Decimal(71_000),
+        created_at=datetime.now(UTC),
+    )
+    row = BookedOrder("20261123-91252-0000000001", "005930", Side.BUY, 7, Decimal("71000"), 0)
+    others = [
+        replace(row, symbol="000660"),
+        replace(row, side=Side.SELL),
+        replace(row, quantity=70),
+        replace(row, price=Decimal(71_100)),
+    ]
+
+    assert owned_orders([row, row], [intent]) == [("demo-07", row.number)] * 2
+    assert owned_orders(others, [intent]) == [("", row.number)] * 4
 
 
 def test_every_price_that_the_demo_asks_for_is_legal() -> None:
-    prices = [limit_price(company, ticks) for company in COMPANIES for ticks in range(-3, 4)]
-
-    assert [price for price in prices if price % tick_size(int(price))] == []
+    for company in COMPANIES:
+        instrument = universe()[company.symbol]
+        for ticks in range(-3, 4):
+            price = limit_price(company, ticks)
+            assert instrument.on_grid(price)
+            assert abs(price - instrument.base) <= instrument.base / 100

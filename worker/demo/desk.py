@@ -25,7 +25,7 @@ from worker.connection import connect
 from worker.demo.market import Company, limit_price
 from worker.demo.place import Place
 from worker.demo.screen import Screen
-from worker.demo.tally import Tally, read_book, read_tally
+from worker.demo.tally import Tally, owned_orders, read_tally
 from worker.ledger.control import Control
 from worker.producer import IntentProducer, StreamEntry, read_after
 
@@ -53,7 +53,7 @@ class Desk:
         self.place = place
         self.screen = screen
         self.clock = clock
-        self._client = connect(place.url, client_name="execworker:demo")
+        self._client = connect(place.redis.url, client_name="execworker:demo")
         self.producer = IntentProducer(self._client, ROUTE, clock=clock)
         self.control = Control(self._client, ROUTE)
         self.answers: dict[str, ExecutionResponse] = {}
@@ -66,18 +66,22 @@ class Desk:
         self._client.close()
 
     @property
-    def asked(self) -> list[str]:
-        """The intent_ids so far."""
-        return list(self._asked)
+    def asked(self) -> list[ExecutionIntent]:
+        """The intents so far."""
+        return [one.intent for one in self._asked.values()]
 
-    def ask(self, company: Company, side: Side, quantity: int, ticks: int = 0) -> ExecutionIntent:
-        """Enqueue a new LIMIT intent, at a price so many ticks away from the company's."""
+    def ask(self, company: Company, side: Side, ticks: int = 0) -> ExecutionIntent:
+        """
+        Enqueue a new LIMIT intent, at a price so many ticks away from the company's. Its number is its quantity, so
+        that the broker's book, which knows no ids of ours, shows whose an order is.
+        """
+        number = len(self._asked) + 1
         intent = ExecutionIntent(
-            intent_id=f"demo-{len(self._asked) + 1:02}",
+            intent_id=f"demo-{number:02}",
             intent_type=IntentType.LIMIT,
             symbol=company.symbol,
             side=side,
-            quantity=Decimal(quantity),
+            quantity=Decimal(number),
             limit_price=limit_price(company, ticks),
             created_at=self.clock.now(),
             strategy="demo",
@@ -119,11 +123,9 @@ class Desk:
         except (redis.RedisError, ContractError) as error:
             raise DemoFailed(f"the streams cannot be read: {error}") from error
 
-    def rest(self, seconds: float) -> None:
-        """Let time pass, and show what comes."""
-        until = self.clock.boottime() + seconds
-        while (left := until - self.clock.boottime()) > 0:
-            self.read(left)
+    def wait_for_orders(self, number: int, *intents: ExecutionIntent) -> None:
+        """Wait until the broker's book holds so many orders for these."""
+        self._poll(lambda: self.orders_of(*intents) >= number, f"the order number {number}")
 
     def wait_for_empty_queue(self) -> None:
         """Wait until the worker has finished with every entry of the queue."""
@@ -138,10 +140,10 @@ class Desk:
     def orders_of(self, *intents: ExecutionIntent) -> int:
         """How many orders the broker's book holds for these."""
         ids = {intent.intent_id for intent in intents}
-        return sum(intent_id in ids for intent_id, _ in read_book(self.place.book))
+        return sum(owner in ids for owner, _ in owned_orders(self.place.broker.orders(), self.asked))
 
     def tally(self) -> Tally:
-        return read_tally(self._client, self.control, ROUTE, self.asked, self.place.book)
+        return read_tally(self._client, self.control, ROUTE, self.asked, self.place.broker.orders())
 
     def _has(self, kind: FailsafeType, intent: ExecutionIntent | None) -> bool:
         return any(

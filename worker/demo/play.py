@@ -12,7 +12,7 @@ import redis
 
 from worker.cli.context import FAILED, INTERRUPTED, UNAVAILABLE, note
 from worker.clock import SystemClock
-from worker.demo.acts import play_all
+from worker.demo.acts import REFUSAL, play_all
 from worker.demo.desk import DemoFailed, Desk
 from worker.demo.interrupts import Interrupts
 from worker.demo.place import Place
@@ -22,8 +22,9 @@ from worker.errors import Unavailable
 _NEVER = threading.Event()
 _OPENING = (
     "This is an order-execution worker. Trading strategies put intents on a Redis queue; it places each order once at a "
-    "broker, and says truthfully what happened, also when it does not know. Everything here is real but the broker, which "
-    "is simulated: no account, no money, and nothing stays behind."
+    "broker, and says truthfully what happened, also when it does not know. Everything here is real but the broker: a "
+    "simulator of KIS (한국투자증권) on this machine, as strict as the real server is known to be and always open. No "
+    "account, no money, and nothing stays behind."
 )
 
 
@@ -36,7 +37,8 @@ def play(keep: bool, as_json: bool) -> int:
         with Interrupts() as interrupts:
             screen.say(_OPENING)
             with Place(interrupts, clock) as place:
-                screen.say(f"Redis: {place.redis_name}.", redis=place.redis_name, url=place.url)
+                screen.say(f"Redis: {place.redis.name}.", redis=place.redis.name, url=place.redis.url)
+                screen.say(f"Broker: the KIS simulator, on {place.broker.url}.", broker=place.broker.url)
                 with closing(Desk(place, screen, clock)) as desk:
                     return _play(desk, keep, began)
     except KeyboardInterrupt:
@@ -63,19 +65,19 @@ def _keep(desk: Desk, pid: int) -> int:
     desk.screen.commands("It goes on running. In another terminal, in this folder:", _to_try(desk, pid))
     desk.screen.say("Ctrl-C here ends everything and removes its folder.")
     try:
-        while not place.redis_ended():
+        while (ended := place.ended()) is None:
             desk.clock.wait(_NEVER, 0.3)
     except KeyboardInterrupt:
         return 0
-    note("demo: its Redis has ended, so the demo ends as well")
+    note(f"demo: {ended} has ended, so the demo ends as well")
     return UNAVAILABLE
 
 
 def _to_try(desk: Desk, pid: int) -> list[str]:
-    place = desk.place
+    place, url = desk.place, desk.place.broker.url
     return [
         f". {place.write_environment()}",
-        f"# sets EXECWORKER_REDIS_URL={place.url} and the rest",
+        f"# sets EXECWORKER_REDIS_URL={place.redis.url} and the rest",
         "worker submit --symbol 005930 --side BUY --quantity 3 --price 70400 --wait",
         *_lines(
             ("worker status", "the route at a glance"),
@@ -87,10 +89,10 @@ def _to_try(desk: Desk, pid: int) -> list[str]:
             (f"kill -9 {pid}", "and the first one dies"),
             ('worker guard reset --reason "mended"', "after the guard has tripped"),
         ),
-        "# the broker goes wrong, is mended, and what it holds:",
-        f"echo '{{\"fail_rate\": 1}}' > {place.faults}",
-        f"echo '{{}}' > {place.faults}",
-        f"cat {place.book}",
+        "# the broker goes wrong, is mended, and what it holds (more of it: docs/simulator.md):",
+        f'curl -d \'[{{"what": "{REFUSAL}", "rate": 1}}]\' {url}/sim/faults',
+        f"curl -X DELETE {url}/sim/faults",
+        f"curl {url}/sim/book",
     ]
 
 

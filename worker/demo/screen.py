@@ -173,12 +173,12 @@ def _plain(message: ExecutionIntent | ExecutionResponse | FailsafeEvent) -> dict
 
 
 def _answer(response: ExecutionResponse) -> str:
-    if response.accepted:
-        return f"order {response.broker_order_id}"
+    if response.accepted and response.broker_order_id:
+        # Without KIS's date and branch before it, as its own screens show it.
+        return f"order {response.broker_order_id.rpartition('-')[2]}"
     if response.code is Code.FAILSAFE_TRIPPED:
         return "DENIED by failsafe"
-    tries = f", {response.attempts} tries" if response.outcome is Outcome.NOT_SENT else ""
-    return f"{response.outcome}{tries}"
+    return f"{response.outcome} {response.broker_code or ''}".rstrip()
 
 
 def _outcome_style(response: ExecutionResponse) -> str:
@@ -194,7 +194,7 @@ def _event(event: FailsafeEvent) -> str:
     match event.type:
         case FailsafeType.GUARD_TRIPPED | FailsafeType.LOCKDOWN:
             return f"{event.consecutive_failures} failures in a row: {event.message}"
-        case FailsafeType.GUARD_RESET:
+        case FailsafeType.GUARD_RESET | FailsafeType.RESUMED:
             return f"by {event.actor} ({event.reason}): {event.message}"
         case _:
             return f"{about}: {event.message}" if about else event.message

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from decimal import Decimal
 from typing import Any
 
 import redis
 
-from contracts import ExecutionResponse, FailsafeEvent, FailsafeType, GuardState, load_event, load_response
+from contracts import (
+    ExecutionIntent,
+    ExecutionResponse,
+    FailsafeEvent,
+    FailsafeType,
+    GuardState,
+    load_event,
+    load_response,
+)
+from worker.demo.broker import BookedOrder
 from worker.keys import RouteKeys
 from worker.ledger.control import Control
 
@@ -27,7 +34,7 @@ class Tally:
     events: tuple[FailsafeEvent, ...]
     #: Reasons of the dead letters.
     dead: tuple[str, ...]
-    #: (intent_id, order number) of each order that the broker holds.
+    #: (intent_id, order number) of each order that the broker holds; no intent_id where it is nobody's.
     orders: tuple[tuple[str, str], ...]
     doubts_open: int
     guard: GuardState
@@ -112,32 +119,34 @@ class Tally:
 
 
 def read_tally(
-    client: redis.Redis, control: Control, route: str, asked: Collection[str], book: Path
+    client: redis.Redis,
+    control: Control,
+    route: str,
+    asked: Sequence[ExecutionIntent],
+    book: Iterable[BookedOrder],
 ) -> Tally:
     """Read what there is now."""
     keys, status = RouteKeys(route), control.status()
     return Tally(
-        asked=tuple(asked),
+        asked=tuple(intent.intent_id for intent in asked),
         answers=tuple(load_response(fields[b"body"]) for fields in _entries(client, keys.responses)),
         events=tuple(load_event(fields[b"body"]) for fields in _entries(client, keys.failsafe)),
         dead=tuple(fields[b"reason"].decode() for fields in _entries(client, keys.dead)),
-        orders=tuple(read_book(book)),
+        orders=tuple(owned_orders(book, asked)),
         doubts_open=status.in_doubt,
         guard=status.guard_state,
     )
 
 
-def read_book(book: Path) -> list[tuple[str, str]]:
-    """(intent_id, order number) of each order of the simulated broker's book."""
-    if not book.exists():
-        return []
-    found = []
-    for line in book.read_text("utf-8").splitlines():
-        with suppress(ValueError):  # a line that a worker died on is no order
-            row = json.loads(line)
-            if "intent_id" in row:
-                found.append((row["intent_id"], row["broker_order_id"]))
-    return found
+def owned_orders(book: Iterable[BookedOrder], asked: Iterable[ExecutionIntent]) -> list[tuple[str, str]]:
+    """(intent_id, order number) of each order of the book, by what it is an order for."""
+    owners = {
+        (intent.symbol, intent.side, intent.quantity, intent.limit_price): intent.intent_id
+        for intent in asked
+    }
+    return [
+        (owners.get((row.symbol, row.side, Decimal(row.quantity), row.price), ""), row.number) for row in book
+    ]
 
 
 def _entries(client: redis.Redis, stream: str) -> list[dict[bytes, bytes]]:
