@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from kis_bench import options, request
@@ -12,7 +15,9 @@ from kis_case import Host, Mode
 
 from contracts import OrderQuery
 from worker.brokers.kis import KISBrokerAdapter
+from worker.brokers.kis.shared import RedisTurns
 from worker.clock import ManualClock
+from worker.connection import connect
 from worker.errors import Unavailable
 from worker.simulate.faults import Fault
 from worker.simulate.kis import KISOptions, KISSimulator
@@ -120,3 +125,24 @@ def test_a_session_is_over_when_its_day_is_over_where_the_symbol_trades(
 
     assert adapter.session_over(symbol, datetime.fromisoformat(launched)) is is_over
     adapter.close()
+
+
+def test_workers_that_share_a_redis_read_one_after_the_other(any_redis: Any) -> None:
+    workers = [RedisTurns(any_redis.connect(), "exec:shared:{key}") for _ in range(3)]
+
+    begins = [one.take() for one in workers * 2]
+
+    assert begins[0] == 0
+    assert all(later - sooner > 0.95 for sooner, later in pairwise(begins))
+
+
+def test_no_list_is_read_while_the_redis_that_hands_out_turns_is_away(desk: Desk) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = f"redis://127.0.0.1:{probe.getsockname()[1]}/0"
+    desk.adapter.authenticate()
+    desk.adapter.client.turns = RedisTurns(connect(nobody, client_name="test"), "exec:shared:{key}")
+
+    with pytest.raises(Unavailable):
+        desk.adapter.list_orders(BEGAN)
+    assert desk.server.desk.calls == {}

@@ -6,7 +6,7 @@ import redis
 
 from worker.brokers.kis.auth import AccessTokenPayload, BrokerAdapter
 from worker.brokers.kis.orders import KISOrderAdapter
-from worker.brokers.kis.shared import RedisTokenStore
+from worker.brokers.kis.shared import RedisTokenStore, RedisTurns
 
 
 class KISBrokerAdapter(KISOrderAdapter, BrokerAdapter):
@@ -20,7 +20,10 @@ class KISBrokerAdapter(KISOrderAdapter, BrokerAdapter):
 
     def share(self, client: redis.Redis, prefix: str) -> None:
         """
-        Keep the access token in Redis, under ``prefix`` and a digest of the app key, so that all workers use one.
-        Without it each process asks KIS for its own, of which KIS gives one a minute.
+        Keep the access token in Redis, under ``prefix`` and a digest of the app key, so that all workers use one, and
+        take turns there to read lists. Without it each process asks KIS for a token of its own, of which KIS gives one
+        a minute.
         """
-        self.client.tokens.share(RedisTokenStore(client, prefix, self.client.credentials, self.client.clock))
+        store = RedisTokenStore(client, prefix, self.client.credentials, self.client.clock)
+        self.client.tokens.share(store)
+        self.client.turns = RedisTurns(client, store.key)

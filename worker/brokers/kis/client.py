@@ -16,11 +16,12 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 from contracts import SafetyCode
 from worker.brokers.kis.auth import AccessTokenPayload, TokenCache
 from worker.brokers.kis.codes import CodeVerdict, Then, code_row, map_broker_error_to_safety
-from worker.brokers.kis.facts import KST, LEDGER_RATE_LIMIT, TOKEN_PATH
+from worker.brokers.kis.facts import KST, TOKEN_PATH
 from worker.brokers.kis.options import Credentials, KISOptions, credentials_of
 from worker.brokers.kis.payload import Call
 from worker.brokers.kis.replies import AnswersSeen, Reply, read_reply
 from worker.brokers.kis.sending import Departure, OneWay, TooLate
+from worker.brokers.kis.turns import LocalTurns, Turns
 from worker.clock import Clock, SystemClock
 from worker.errors import BrokerError, NotSent, OutcomeUnknown, Rejected
 
@@ -62,6 +63,8 @@ class KISClient:
         self.credentials = credentials
         self.clock: Clock = clock or SystemClock()
         self.tokens = TokenCache(self._issue_token, self.clock)
+        #: Who reads when.
+        self.turns: Turns = LocalTurns(self.clock)
         #: Called before each request that only reads, each page and each retry; it returns when there is room for one.
         self.before_read: Callable[[], None] = lambda: None
         self._connect_timeout = connect_timeout
@@ -72,8 +75,6 @@ class KISClient:
         self._orders = OneWay(self.clock, connections, tls)
         self._reads = OneWay(self.clock, connections, tls)
         self._answers = AnswersSeen()
-        self._turns = threading.Lock()
-        self._next_turn = float("-inf")
         self._closing = threading.Event()
 
     @classmethod
@@ -144,7 +145,8 @@ class KISClient:
         try:
             # The token first: waiting for one would waste the room.
             token = self.tokens.token()
-            self._take_turn()
+            if (seconds := self.turns.take()) > 0:
+                self._pause(seconds)
             self.before_read()
             request = self._request("GET", call, token, params=call.fields, continued=continued)
             reply = self._answer(self._reads, request, Departure(None, self._reply_timeout), _use_once)
@@ -161,15 +163,6 @@ class KISClient:
             code=reply.code,
             safety_code=map_broker_error_to_safety(reply.code),
         )
-
-    # What this process alone could ask too often; others of the account are met by trying again.
-    def _take_turn(self) -> None:
-        with self._turns:
-            now = self.clock.boottime()
-            turn = max(now, self._next_turn)
-            self._next_turn = turn + 1 / LEDGER_RATE_LIMIT
-        if turn > now:
-            self._pause(turn - now)
 
     def _issue_token(self) -> AccessTokenPayload:
         credentials = self.credentials

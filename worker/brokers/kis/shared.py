@@ -1,4 +1,4 @@
-"""A token store in Redis: all workers of an app key share one token, encrypted with a key made of the app secret."""
+"""What all workers of an app key share in Redis: one token, encrypted with a key made of the app secret, and turns."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from worker.brokers.kis.auth import (
 )
 from worker.brokers.kis.facts import TOKEN_INTERVAL
 from worker.brokers.kis.options import Credentials
+from worker.brokers.kis.turns import TURN_INTERVAL
 from worker.clock import Clock
 from worker.connection import is_unavailable
 from worker.errors import Unavailable
@@ -49,7 +50,7 @@ class RedisTokenStore:
         self.key = f"{prefix}{{{self._seal.name}}}"
 
     def take(self, dead: str) -> Held | Issue | Wait:
-        answer = self._call("take_token", dead, _ms(ISSUE_LEASE), _ms(TOKEN_INTERVAL))
+        answer = _run(self._client, self.key, "take_token", dead, _ms(ISSUE_LEASE), _ms(TOKEN_INTERVAL))
         match answer[0]:
             case b"held":
                 return self._open(answer[1], answer[2] / 1000, answer[3] / 1000)
@@ -66,10 +67,11 @@ class RedisTokenStore:
         life = payload.expires_in
         sealed = self._seal.close(payload)
         fresh = _ms(life - early(life))
-        return bool(self._call("put_token", fence, sealed, payload.digest, fresh, _ms(life), 0) == b"kept")
+        answer = _run(self._client, self.key, "put_token", fence, sealed, payload.digest, fresh, _ms(life), 0)
+        return bool(answer == b"kept")
 
     def give_up(self, fence: int, wait: float) -> None:
-        self._call("put_token", fence, "", "", 0, 0, _ms(wait))
+        _run(self._client, self.key, "put_token", fence, "", "", 0, 0, _ms(wait))
 
     def _open(self, sealed: bytes, fresh_for: float, valid_for: float) -> Held | Issue | Wait:
         payload = self._seal.open(sealed, valid_for, self._clock)
@@ -86,14 +88,16 @@ class RedisTokenStore:
             raise _unavailable(error) from error
         return found.decode() if isinstance(found, bytes) else ""
 
-    def _call(self, name: str, *args: Any) -> Any:
-        try:
-            try:
-                return self._client.evalsha(_digest(name), 1, self.key, *args)
-            except redis.exceptions.NoScriptError:
-                return self._client.eval(_source(name), 1, self.key, *args)
-        except redis.RedisError as error:
-            raise _unavailable(error) from error
+
+class RedisTurns:
+    """Turns of all workers of an app key, on Redis's clock. ``key`` is that of its `RedisTokenStore`."""
+
+    def __init__(self, client: redis.Redis, key: str) -> None:
+        self._client = client
+        self._key = key
+
+    def take(self) -> float:
+        return float(_run(self._client, self._key, "take_turn", _ms(TURN_INTERVAL))) / 1000
 
 
 class _Seal:
@@ -120,6 +124,16 @@ class _Seal:
             expires_in=valid_for,
             expires_at=clock.now() + timedelta(seconds=valid_for),
         )
+
+
+def _run(client: redis.Redis, key: str, name: str, *args: Any) -> Any:
+    try:
+        try:
+            return client.evalsha(_digest(name), 1, key, *args)
+        except redis.exceptions.NoScriptError:
+            return client.eval(_source(name), 1, key, *args)
+    except redis.RedisError as error:
+        raise _unavailable(error) from error
 
 
 def _unavailable(error: redis.RedisError) -> Exception:
