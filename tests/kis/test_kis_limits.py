@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -12,9 +14,10 @@ from typing import Any
 import pytest
 from kis_bench import options, request
 from kis_case import Host, Mode
+from pydantic import SecretStr
 
 from contracts import OrderQuery
-from worker.brokers.kis import KISBrokerAdapter
+from worker.brokers.kis import AccessTokenPayload, KISBrokerAdapter, TokenCache
 from worker.brokers.kis.shared import RedisTurns
 from worker.clock import ManualClock
 from worker.connection import connect
@@ -146,3 +149,31 @@ def test_no_list_is_read_while_the_redis_that_hands_out_turns_is_away(desk: Desk
     with pytest.raises(Unavailable):
         desk.adapter.list_orders(BEGAN)
     assert desk.server.desk.calls == {}
+
+
+def test_no_order_waits_for_the_next_token_while_the_last_one_still_holds() -> None:
+    clock, asked, may_answer = ManualClock(BEGAN), threading.Event(), threading.Event()
+    tokens = iter(["first", "second"])
+
+    def issue() -> AccessTokenPayload:
+        asked.set()
+        assert may_answer.wait(10)
+        return AccessTokenPayload(
+            access_token=SecretStr(next(tokens)), expires_in=86400, expires_at=clock.now() + timedelta(days=1)
+        )
+
+    cache = TokenCache(issue, clock)
+    may_answer.set()
+    first = cache.token()
+    # Five minutes before its end: somebody asks for the next one.
+    clock.advance(86400 - 300)
+    for event in (asked, may_answer):
+        event.clear()
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(cache.token)
+        assert asked.wait(10)
+
+        assert cache.token() == first
+        may_answer.set()
+        assert asking.result(10) != first
+    assert cache.token() == asking.result()

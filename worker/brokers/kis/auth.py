@@ -188,10 +188,14 @@ class TokenCache:
         held = self._held
         if held is not None and self._clock.boottime() < self._fresh_until:
             return held
-        until = self._clock.boottime() + _PATIENCE if until is None else until
-        left = max(until - self._clock.boottime(), 0.0)
-        # In real time: one thread of this process looks, the others have what it finds.
-        if not self._lock.acquire(timeout=min(left + 0.001, _PATIENCE)):
+        now = self._clock.boottime()
+        still_holds = held is not None and now < self._valid_until
+        until = now + _PATIENCE if until is None else until
+        # In real time: one thread of this process looks, the others have what it finds, or go on with what still holds.
+        patience = 0.0 if still_holds else min(max(until - now, 0.0) + 0.001, _PATIENCE)
+        if not self._lock.acquire(timeout=patience):
+            if held is not None and still_holds:
+                return held
             raise NotSent("no access token yet: another thread of this worker asks for one")
         try:
             return self._fetch(until)
