@@ -41,7 +41,6 @@ def places(desk: Desk) -> ExecutionIntent:
         side = Side.BUY if number % 2 == 0 else Side.SELL
         intents.append(desk.ask(company, side, ticks=-2 if side is Side.BUY else 2))
         desk.wait_for_answers(intents[-1])
-        desk.screen.pause(0.1)
     return intents[0]
 
 
@@ -118,13 +117,13 @@ def doubts(desk: Desk) -> None:
         "The broker's answer gets lost",
         "The order leaves, and for 2 seconds no reply comes. Other engines would now say 'rejected', and perhaps send it "
         "again. This one says that it does not know, keeps later intents of that symbol waiting, and reads the broker's "
-        "order list of the day. KIS's list shows no ids of ours: a row is evidence only if it is the one order of that "
-        "symbol, side, quantity and price which no other intent owns.",
+        "order list of the day. The list shows no ids of ours: a row is evidence only if it is the one order of that "
+        "symbol, side, quantity and price that no other intent owns.",
     )
     desk.place.broker.set_faults({"what": "lose_reply", "nth": 1})
     desk.screen.answers_follow()
     doubted = desk.ask(lost, Side.BUY)
-    desk.wait_for_event(FailsafeType.INTENT_IN_DOUBT, doubted)
+    desk.wait_for_orders(1, doubted)
     waiting = desk.ask(lost, Side.SELL, ticks=1)
     desk.wait_for_answers(desk.ask(other, Side.BUY))
     is_held = waiting.intent_id not in desk.answers and doubted.intent_id not in desk.answers
@@ -133,6 +132,7 @@ def doubts(desk: Desk) -> None:
             f"{other.english} is not held up. The next intent of {lost.english} ({waiting.side} {waiting.quantity}) waits.",
             waiting=waiting.intent_id,
         )
+    desk.wait_for_event(FailsafeType.INTENT_IN_DOUBT, doubted)
     desk.wait_for_event(FailsafeType.DOUBT_RESOLVED, doubted)
     desk.wait_for_answers(doubted, waiting)
 

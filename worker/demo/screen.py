@@ -107,11 +107,11 @@ class TextScreen:
         self._line()
         self._line(f"{number}  {title}", "bold")
         self._wrapped("", text)
-        self.pause(1.0)
+        self.pause(0.6)
 
     def say(self, text: str, **facts: object) -> None:
         self._wrapped("", text)
-        self.pause(0.5)
+        self.pause(0.3)
 
     def answers_follow(self) -> None:
         self._line(_HEADING, "dim")
@@ -131,7 +131,7 @@ class TextScreen:
     def event(self, event: FailsafeEvent) -> None:
         style = "bold red" if event.type in _ALARMS else "green" if event.type in _GOOD_NEWS else "yellow"
         self._wrapped(f" event {event.type:<16}", visible(_event(event)), style)
-        self.pause(0.3)
+        self.pause(0.15)
 
     def summary(self, tally: Tally, seconds: float) -> None:
         self._line()
@@ -194,6 +194,8 @@ def _event(event: FailsafeEvent) -> str:
     match event.type:
         case FailsafeType.GUARD_TRIPPED | FailsafeType.LOCKDOWN:
             return f"{event.consecutive_failures} failures in a row: {event.message}"
+        case FailsafeType.HALTED:
+            return f"{event.message} ({event.reason})"
         case FailsafeType.GUARD_RESET | FailsafeType.RESUMED:
             return f"by {event.actor} ({event.reason}): {event.message}"
         case _:
