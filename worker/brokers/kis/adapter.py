@@ -6,7 +6,7 @@ import redis
 
 from worker.brokers.kis.auth import AccessTokenPayload, BrokerAdapter
 from worker.brokers.kis.orders import KISOrderAdapter
-from worker.brokers.kis.shared import RedisTokenStore, RedisTurns
+from worker.brokers.kis.shared import RedisDayStore, RedisTokenStore, RedisTurns
 
 
 class KISBrokerAdapter(KISOrderAdapter, BrokerAdapter):
@@ -20,10 +20,11 @@ class KISBrokerAdapter(KISOrderAdapter, BrokerAdapter):
 
     def share(self, client: redis.Redis, prefix: str) -> None:
         """
-        Keep the access token in Redis, under ``prefix`` and a digest of the app key, so that all workers use one, and
-        take turns there to read lists. Without it each process asks KIS for a token of its own, of which KIS gives one
-        a minute.
+        Keep in Redis, under ``prefix`` and a digest of the app key, the access token and what KIS says of trading days,
+        and take turns there to read lists. Without it each process asks KIS for a token of its own, of which KIS gives
+        one a minute.
         """
         store = RedisTokenStore(client, prefix, self.client.credentials, self.client.clock)
         self.client.tokens.share(store)
         self.client.turns = RedisTurns(client, store.key)
+        self.holidays.store = RedisDayStore(client, store.key)

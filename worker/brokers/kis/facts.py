@@ -36,6 +36,7 @@ TOKEN_PATH: Final = "/oauth2/tokenP"
 ORDER_PATH: Final = "/uapi/domestic-stock/v1/trading/order-cash"
 CHANGE_PATH: Final = "/uapi/domestic-stock/v1/trading/order-rvsecncl"
 DAILY_PATH: Final = "/uapi/domestic-stock/v1/trading/inquire-daily-ccld"
+HOLIDAY_PATH: Final = "/uapi/domestic-stock/v1/quotations/chk-holiday"
 US_ORDER_PATH: Final = "/uapi/overseas-stock/v1/trading/order"
 US_CHANGE_PATH: Final = "/uapi/overseas-stock/v1/trading/order-rvsecncl"
 US_DAILY_PATH: Final = "/uapi/overseas-stock/v1/trading/inquire-ccnl"
@@ -71,6 +72,9 @@ US_ORDER_IDS: Final = {
 }
 US_CHANGE_ID: Final = TrId("TTTT1004U", "VTTT1004U")
 US_DAILY_ID: Final = TrId("TTTS3035R", "VTTS3035R")
+
+#: Trading days ahead. Real only; paper has no such call.
+HOLIDAY_ID: Final = "CTCA0903R"
 
 #: Rows of a full page of an order list.
 PAGE_ROWS: Final = {Environment.REAL: 100, Environment.PAPER: 15}

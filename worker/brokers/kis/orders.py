@@ -14,6 +14,8 @@ from worker.brokers.base import BaseBrokerAdapter
 from worker.brokers.kis import facts
 from worker.brokers.kis.client import KISClient
 from worker.brokers.kis.denied import PretradeDenied
+from worker.brokers.kis.facts import Environment
+from worker.brokers.kis.holidays import Holidays
 from worker.brokers.kis.lists import DAYS_MAX, daily_call, us_daily_call
 from worker.brokers.kis.numbers import OrderNumber
 from worker.brokers.kis.options import KISOptions
@@ -69,8 +71,12 @@ class KISOrderAdapter(BaseBrokerAdapter):
     broker_id = "kis"
     client_order_ids = False
 
-    def __init__(self, client: KISClient, rules: OrderRules | None = None) -> None:
+    def __init__(
+        self, client: KISClient, rules: OrderRules | None = None, holidays: Holidays | None = None
+    ) -> None:
         self.client = client
+        #: KIS's own word on trading days, as the calendar in ``rules`` may ask it.
+        self.holidays = holidays or Holidays(client)
         self._rules = rules or OrderRules()
         self._clock = client.clock
         self._environment = client.credentials.environment
@@ -84,15 +90,17 @@ class KISOrderAdapter(BaseBrokerAdapter):
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, mode: str, clock: Clock) -> Self:
         read = KISOptions.model_validate(dict(options))
+        client = KISClient.from_options(read, mode=mode, clock=clock)
+        holidays = Holidays(client)
         rules = OrderRules(
             venue=read.venue,
             us=read.us,
             check_hours=read.check_hours,
-            calendar=Calendar.from_options(read.calendar),
+            calendar=Calendar.from_options(read.calendar, {Country.KR: holidays.is_open}),
             funds=read.funds,
             visibility_lag=read.visibility_lag,
         )
-        return cls(KISClient.from_options(read, mode=mode, clock=clock), rules)
+        return cls(client, rules, holidays)
 
     def place_order(self, request: OrderRequest) -> OrderResponse:
         request = self._checked(request)
@@ -136,6 +144,9 @@ class KISOrderAdapter(BaseBrokerAdapter):
         Also raises:
             ReadFailed: the first page of a list did not come. A later one that fails makes the scan incomplete.
         """
+        # Here, where a call more keeps no order waiting.
+        if self._rules.check_hours and self._environment is Environment.REAL:
+            self.holidays.refresh()
         today = self._today()
         first = since.astimezone(facts.KST).date()
         reaches = max(first, today - timedelta(days=DAYS_MAX))

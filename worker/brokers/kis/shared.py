@@ -1,10 +1,10 @@
-"""What all workers of an app key share in Redis: one token, encrypted with a key made of the app secret, and turns."""
+"""What all workers of an app key share in Redis: one token, encrypted with a key made of the app secret, turns, and days."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -26,6 +26,7 @@ from worker.brokers.kis.auth import (
     early,
 )
 from worker.brokers.kis.facts import TOKEN_INTERVAL
+from worker.brokers.kis.holidays import Days, days_from, days_to
 from worker.brokers.kis.options import Credentials
 from worker.brokers.kis.turns import TURN_INTERVAL
 from worker.clock import Clock
@@ -124,6 +125,24 @@ class _Seal:
             expires_in=valid_for,
             expires_at=clock.now() + timedelta(seconds=valid_for),
         )
+
+
+class RedisDayStore:
+    """What KIS last said of its trading days. ``key`` is that of the `RedisTokenStore`."""
+
+    def __init__(self, client: redis.Redis, key: str) -> None:
+        self._client = client
+        self._key = key
+
+    def take(self, today: date) -> tuple[bool, Days]:
+        how, days = _run(self._client, self._key, "take_days", today.isoformat())
+        return how == b"ask", days_from(days)
+
+    def put(self, days: Days) -> None:
+        try:
+            self._client.hset(self._key, "days", days_to(days))
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
 
 
 def _run(client: redis.Redis, key: str, name: str, *args: Any) -> Any:
