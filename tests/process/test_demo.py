@@ -22,6 +22,7 @@ from rich.cells import cell_len
 
 from contracts import ExecutionIntent, ExecutionResponse, GuardState, IntentType, Outcome, Side
 from worker.clock import SystemClock
+from worker.demo import processes
 from worker.demo.broker import BookedOrder
 from worker.demo.interrupts import Interrupts
 from worker.demo.market import COMPANIES, limit_price
@@ -214,6 +215,27 @@ def test_kept_running_it_takes_the_commands_it_names_until_ctrl_c(start: Start, 
     assert (shell.returncode, answer["outcome"], status["guard_state"]) == (0, "ACCEPTED", "NORMAL"), shell
     assert (demo.returncode, errors) == (0, "")
     check_nothing_is_left(below, tmp_path)
+
+
+def test_ctrl_c_while_the_watchdog_is_being_started_leaves_not_even_that(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started = []
+
+    def start_and_be_interrupted(folder: Path) -> subprocess.Popen[bytes]:
+        started.append(start_watchdog(folder))
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[0]
+
+    start_watchdog = processes._start_watchdog
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(processes, "_start_watchdog", start_and_be_interrupted)
+
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts, Place(interrupts, SystemClock()):
+        pass
+
+    assert started[0].poll() == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_any_redis_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

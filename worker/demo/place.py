@@ -42,13 +42,13 @@ class Place:
     broker: KISBroker
 
     def __init__(self, interrupts: Interrupts, clock: Clock) -> None:
-        self._interrupts = interrupts
+        self._processes = Processes(interrupts)
         self._clock = clock
         self._workers: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        self._processes = Processes(self._interrupts)
         try:
+            self._processes.open()
             self.broker = KISBroker(self._processes)
             self.redis = start_redis(self._processes, self._clock)
             self.broker.wait()

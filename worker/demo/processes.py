@@ -20,15 +20,20 @@ _STOP_SECONDS = 3.0
 
 class Processes:
     """
-    Starts processes and ends them. `close` ends all of them and removes the folder; should this process be killed, its
-    watchdog does.
+    Starts processes and ends them, from `open` to `close`, which removes the folder too; should this process be
+    killed, its watchdog does. Close it even when `open` was cut short.
     """
 
     def __init__(self, interrupts: Interrupts) -> None:
         #: Hold them where a signal at the wrong moment would do harm.
         self.interrupts = interrupts
+        self.folder = Path()
         self._started: list[subprocess.Popen[bytes]] = []
-        with interrupts.held():
+        self._watchdog: subprocess.Popen[bytes] | None = None
+
+    def open(self) -> None:
+        """Make the folder, and start the watchdog."""
+        with self.interrupts.held():
             self.folder = Path(tempfile.mkdtemp(prefix="execworker-demo-"))
             self._watchdog = _start_watchdog(self.folder)
 
@@ -44,7 +49,7 @@ class Processes:
         Start a process that logs into a file of the folder. Where it ``is_read``, its standard output is a pipe. What
         the demo's user has set for other workers is not for this one.
         """
-        with self.interrupts.held(), open(self.folder / log, "ab") as out:
+        with self.interrupts.held(), (self.folder / log).open("ab") as out:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -75,8 +80,9 @@ class Processes:
                     process.wait(_STOP_SECONDS)
                 process.kill()
                 self._reap(process)
-            self._watchdog.communicate()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if self._watchdog is not None:
+                self._watchdog.communicate()
+                shutil.rmtree(self.folder, ignore_errors=True)
 
     def _reap(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()
@@ -86,7 +92,7 @@ class Processes:
         self._tell_watchdog(-process.pid)
 
     def _tell_watchdog(self, number: int) -> None:
-        if self._watchdog.stdin is not None:
+        if self._watchdog is not None and self._watchdog.stdin is not None:
             with suppress(BrokenPipeError):
                 self._watchdog.stdin.write(b"%d\n" % number)
                 self._watchdog.stdin.flush()
