@@ -89,6 +89,7 @@ class RawServer:
         self.connections = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
+        self._accepts_no_more = threading.Event()
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
 
     def run(self) -> None:
@@ -96,17 +97,18 @@ class RawServer:
             try:
                 connection, _ = self._listening.accept()
             except OSError:
+                self._accepts_no_more.set()
                 return
             self.connections += 1
             self._open.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def stop(self) -> None:
-        # A close alone does not wake who waits in accept or recv.
-        for one in (self._listening, *self._open):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        _close(self._listening)
+        # One may have been accepted at the last moment.
+        self._accepts_no_more.wait(5)
+        for one in self._open:
+            _close(one)
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -122,6 +124,13 @@ class RawServer:
                 connection.sendall(answer)
         except OSError:
             return
+
+
+def _close(one: socket.socket) -> None:
+    # A close alone does not wake who waits in accept or recv.
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()
 
 
 @contextmanager

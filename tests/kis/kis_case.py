@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from worker.brokers.kis import KISBrokerAdapter
 from worker.brokers.kis.facts import KST
-from worker.clock import ManualClock
+from worker.clock import Clock
 from worker.simulate import serving
 from worker.simulate.faults import Fault
 from worker.simulate.kis import KISOptions, KISSimulator
@@ -78,7 +78,7 @@ class KISCase:
         self._servers: dict[Path, tuple[KISSimulator, str]] = {}
         self._stack = ExitStack()
 
-    def make(self, condition: str, clock: ManualClock, folder: Path) -> KISBrokerAdapter:
+    def make(self, condition: str, clock: Clock, folder: Path) -> KISBrokerAdapter:
         simulator, url = self._server(clock, folder)
         simulator.faults.set(self._faults(condition))
         if condition == "unreachable":
@@ -111,7 +111,7 @@ class KISCase:
         self._stack.close()
         self._servers.clear()
 
-    def _server(self, clock: ManualClock, folder: Path) -> tuple[KISSimulator, str]:
+    def _server(self, clock: Clock, folder: Path) -> tuple[KISSimulator, str]:
         if folder not in self._servers:
             free = KISOptions(
                 mode=self._mode, seed=SEED, rate=0, ledger_rate=0, token_interval=0, visibility_lag=0
