@@ -125,7 +125,15 @@ class Route:
         self.engine = Engine(
             self._ledger, self._broker, rules, self.intake, journal, self._clock, self.intake.wake
         )
-        self._orders = Sender(self._broker, self.name, route.concurrency, self.engine.ended, self._clock)
+        # Without ids of ours a launched order that never left takes long to be told from one that did.
+        self._orders = Sender(
+            self._broker,
+            self.name,
+            route.concurrency,
+            self.engine.ended,
+            self._clock,
+            may_go_ahead=not rules.order_keys,
+        )
         self._cancels = Sender(self._broker, self.name, 2, self.engine.ended, self._clock)
         self.engine.orders, self.engine.cancels = self._orders, self._cancels
         self._upkeep = Upkeep(

@@ -42,11 +42,15 @@ class Sender:
         threads: int,
         ended: Callable[[Sequence[Ended]], None],
         clock: Clock,
+        *,
+        may_go_ahead: bool = True,
     ) -> None:
+        """``may_go_ahead``: whether an order may be launched before a thread is free for it."""
         self._broker = broker
         self._route = route
         self._threads = threads
         self._ended = ended
+        self._may_go_ahead = may_go_ahead
         self._clock = clock
         self._runs: SimpleQueue[list[Held] | None] = SimpleQueue()
         self._started: list[threading.Thread] = []
@@ -110,7 +114,9 @@ class Sender:
 
     def _ahead(self) -> int:
         """How many orders more than threads: as many as will find a free one within `AHEAD_SECONDS`."""
-        return int(self._threads * AHEAD_SECONDS / self._pace) if self._pace > RUN_SECONDS else 0
+        if not self._may_go_ahead or self._pace <= RUN_SECONDS:
+            return 0
+        return int(self._threads * AHEAD_SECONDS / self._pace)
 
     def _work(self) -> None:
         while (run := self._runs.get()) is not None:

@@ -149,7 +149,7 @@ end
 --   member   the place in the lane, '' for none
 --   times    created ':' not_after
 --   flight   attempt ':' sequence ':' generation ':' launched_at ':' quiet_at, of the last launch
---   fence, since, looks, escalated   of a doubt
+--   fence, since, looks, late_looks, escalated   of a doubt
 --   cancel   the CANCEL that forbids it; waiting, the one that waits for its end; target, of a CANCEL itself
 --   body     as it came; reference, what a cancel needs besides the broker's number
 
@@ -201,7 +201,7 @@ end
 -- `counts`: whether it is a failure in the guard's eyes.
 local function to_doubt(e, g, reason, safety_code, counts)
   local fence = redis.call('HINCRBY', K.state, 'fence', 1)
-  redis.call('HSET', entry_key(e.id), 'state', 'in_doubt', 'fence', fence, 'since', now_ms, 'looks', 0)
+  redis.call('HSET', entry_key(e.id), 'state', 'in_doubt', 'fence', fence, 'since', now_ms, 'looks', 0, 'late_looks', 0)
   closed[#closed + 1] = e.id
   redis.call('ZADD', K.doubts, now_ms, e.id)
   local fields = about(e)

@@ -2,7 +2,7 @@
 --
 -- ARGV[ARGS]      limit        how many at most
 -- ARGV[ARGS + 1]  base_ms      the first pause between two look-ups; it doubles
--- ARGV[ARGS + 2]  ceiling_ms   up to this
+-- ARGV[ARGS + 2]  ceiling_ms   up to this, and anew from the time on when a look-up can prove an absence
 -- ARGV[ARGS + 3]  escalate_ms  a doubt older than this is announced as DOUBT_ESCALATED, once
 --
 -- Returns for each {id, fence, attempt, body, launched_at, quiet_at, since, now, target, response of target,
@@ -20,13 +20,19 @@ local function escalate(e)
   announce('DOUBT_ESCALATED', e.id .. ':' .. e.fence, fields)
 end
 
+local function next_look(id, quiet_at)
+  local is_early = now_ms < quiet_at
+  local looks = redis.call('HINCRBY', entry_key(id), is_early and 'looks' or 'late_looks', 1)
+  local at = now_ms + math.min(base_ms * 2 ^ (looks - 1), ceiling_ms)
+  return is_early and math.min(at, quiet_at + base_ms) or at
+end
+
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', K.doubts, '-inf', now_ms, 'LIMIT', 0, limit)) do
   local e = load(id)
   if e.state == 'in_doubt' then
     local v = redis.call('HMGET', entry_key(id), 'since', 'escalated')
     local launched_at, quiet_at = string.match(e.flight, ':(%d+):(%d+)$')
-    local looks = redis.call('HINCRBY', entry_key(id), 'looks', 1)
-    redis.call('ZADD', K.doubts, now_ms + math.min(base_ms * 2 ^ (looks - 1), ceiling_ms), id)
+    redis.call('ZADD', K.doubts, next_look(id, tonumber(quiet_at)), id)
     if not v[2] and now_ms - tonumber(v[1]) > escalate_ms then escalate(e) end
     local of_target = e.target and redis.call('HMGET', entry_key(e.target), 'response', 'reference') or {}
     due[#due + 1] = {id, e.fence, e.attempt, body_of(id), launched_at, quiet_at, v[1], now_ms, e.target or '',
