@@ -7,7 +7,7 @@ The braces are literal: all keys of a route share one cluster slot.
 key                            type    lives                       holds
 =============================  ======  ==========================  ==========================================
 exec:routes                    hash    for ever                    route → JSON: broker, mode, account
-exec:shared:{KEY}              hash    the token's life            an account's access token, encrypted
+exec:shared:{KEY}              hash    the token's life            an account's access token, encrypted; its turns; its days
 exec:{ROUTE}:intents           stream  trimmed once settled        ``body`` = an intent as JSON
 exec:{ROUTE}:cancels           stream  trimmed once settled        CANCEL intents, read first
 exec:{ROUTE}:responses         stream  ``retention``               ``body`` = response JSON, ``intent_id``
@@ -25,6 +25,7 @@ exec:{ROUTE}:cancelling        hash    while a CANCEL is open      target intent
 exec:{ROUTE}:noted             hash    for ever                    broker orders announced as foreign or orphan
 exec:{ROUTE}:slots             list    the broker's window         when the last calls to the broker were made
 exec:{ROUTE}:owned             hash    ``retention``               order number → intent, where rows carry no ids of ours
+exec:{ROUTE}:scanner           string  one scan's interval         the worker that compares the broker's list for all
 exec:{ROUTE}:workers           hash    a heartbeat                 worker → JSON: pid, host, metrics port, beat
 =============================  ======  ==========================  ==========================================
 
@@ -129,6 +130,10 @@ class RouteKeys:
     @cached_property
     def owned(self) -> str:
         return self.prefix + "owned"
+
+    @cached_property
+    def scanner(self) -> str:
+        return self.prefix + "scanner"
 
     @cached_property
     def intent_prefix(self) -> str:

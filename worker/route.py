@@ -337,8 +337,10 @@ class Route:
             try:
                 resolver.step()
                 if self._clock.boottime() >= next_scan:
-                    resolver.scan()
-                    next_scan = self._clock.boottime() + self.settings.orphan_scan_interval
+                    interval = self.settings.orphan_scan_interval
+                    next_scan = self._clock.boottime() + interval
+                    if self._ledger.may_scan(interval):
+                        resolver.scan()
             except (Unavailable, StateLost):
                 pass  # the engine tells, and registers anew
             except Exception as error:  # noqa: BLE001  a fault of the adapter's look-ups must not stop the route

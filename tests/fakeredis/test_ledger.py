@@ -625,3 +625,13 @@ def test_scripts_survive_being_forgotten_by_the_server(bench: Bench) -> None:
     bench.client.script_flush()
 
     assert isinstance(bench.launch(ledger, "a"), Launched)
+
+
+def test_one_worker_of_a_route_scans_for_all_and_another_takes_over_when_it_is_gone(bench: Bench) -> None:
+    one, other = bench.ledger("w1"), bench.ledger("w2")
+
+    assert one.may_scan(30) and not other.may_scan(30) and not one.may_scan(30)
+    assert 25_000 < bench.client.pttl(one.keys.scanner) <= 27_000
+
+    bench.client.delete(one.keys.scanner)
+    assert other.may_scan(30)

@@ -244,6 +244,12 @@ class Ledger:
         """Take one of the broker's call slots for a look-up. Returns 0, or in how many seconds to ask again."""
         return float(self._call("slot", *self._slots)) / 1000 if self.rules.rate_limit else 0.0
 
+    def may_scan(self, interval: float) -> bool:
+        """Whether it is this worker that compares the broker's list with the ledger for the next ``interval`` seconds."""
+        with self._unavailable():
+            taken = self._client.set(self.keys.scanner, self._worker, nx=True, px=_ms(interval * 0.9))
+        return bool(taken)
+
     def look(self, limit: int, *, base: float, ceiling: float, escalate_after: float) -> list[Doubt]:
         """The doubts whose next look-up is due. The one after it is put off, with a doubling pause."""
         due = self._call("look", limit, _ms(base), _ms(ceiling), _ms(escalate_after))
