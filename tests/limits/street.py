@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -73,11 +72,20 @@ class Street(Floor):
 
     def check_all_placed(self, intents: list[ExecutionIntent]) -> None:
         """Each intent has one order, named by its one answer, and the broker holds nothing else."""
-        answers, book = self.answers(), self.on_the_book()
-        assert Counter(book.values()) == Counter((one.symbol, one.quantity) for one in intents)
-        told = {answers[one.intent_id].broker_order_id: (one.symbol, one.quantity) for one in intents}
-        assert told == book
+        assert self.check_truth(intents) == []
+
+    def check_truth(self, intents: list[ExecutionIntent]) -> list[ExecutionIntent]:
+        """
+        The broker holds the orders that the answers name and no others. Returns the intents that became no order,
+        as their answers say.
+        """
+        answers = self.answers()
+        placed = [one for one in intents if answers[one.intent_id].accepted]
+        told = {answers[one.intent_id].broker_order_id: (one.symbol, one.quantity) for one in placed}
+        assert told == self.on_the_book()
+        assert len(told) == len(placed)
         assert {one.type for one in self.events()} <= QUIET
+        return [one for one in intents if one not in placed]
 
 
 def orders(count: int, prefix: str = "i") -> list[ExecutionIntent]:
