@@ -5,6 +5,7 @@ from contracts.failsafe import FailsafeEvent, FailsafeType, GuardState, SafetyCo
 from contracts.intent import ExecutionIntent, IntentType, Side, TimeInForce
 from contracts.orders import (
     OrderEvent,
+    OrderNotice,
     OrderQuery,
     OrderRecord,
     OrderRequest,
@@ -25,6 +26,7 @@ __all__ = [
     "GuardState",
     "IntentType",
     "OrderEvent",
+    "OrderNotice",
     "OrderQuery",
     "OrderRecord",
     "OrderRequest",

@@ -100,6 +100,24 @@ class OrderScan:
     complete: bool
 
 
+@dataclass(frozen=True, slots=True)
+class OrderNotice:
+    """What the broker said by itself about one order of the account, ours or not."""
+
+    broker_order_id: str
+    symbol: str
+    #: What it tells: ``WORKING`` that the order stands, ``PARTIALLY_FILLED`` of one more execution, be it the last,
+    #: or how the order ended otherwise.
+    status: OrderStatus
+    #: The order's whole quantity, where the notice has it.
+    quantity: Decimal | None = None
+    #: By this execution alone, and at what price.
+    filled_quantity: Decimal = Decimal(0)
+    price: Decimal | None = None
+    #: The broker's words, for a refusal.
+    message: str = ""
+
+
 class OrderEvent(Message):
     """A change in the life of an accepted order, published on the orders stream."""
 

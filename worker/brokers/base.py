@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from contracts import (
     Code,
     ExecutionIntent,
     ExecutionResponse,
+    OrderNotice,
     OrderQuery,
     OrderRecord,
     OrderRequest,
@@ -171,6 +173,16 @@ class BaseBrokerAdapter(ABC):
     def session_over(self, symbol: str, since: datetime) -> bool:
         """Whether the session in which an order of ``since`` could have been taken has ended for good."""
         return False
+
+    def notices(  # noqa: B027 - many brokers say nothing by themselves
+        self, heard: Callable[[OrderNotice], None], gap: Callable[[], None], stop: threading.Event
+    ) -> None:
+        """
+        Listen to what the broker says by itself about the account's orders, until ``stop`` is set. Returns at once
+        where it says nothing. ``heard`` takes each notice once, in order; ``gap`` is called each time that listening
+        begins, at first and after each interruption: what came before was not heard. It connects again by itself,
+        and raises nothing for the broker's faults. Only one worker of an account calls it at a time.
+        """
 
     def share(self, client: redis.Redis, prefix: str) -> None:  # noqa: B027 - many have nothing to share
         """
