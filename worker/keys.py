@@ -10,7 +10,7 @@ exec:routes                    hash    for ever                    route → JSO
 exec:shared:{KEY}              hash    the token's life            an account's access token, encrypted; its turns; its days
 exec:{ROUTE}:intents           stream  trimmed once settled        ``body`` = an intent as JSON
 exec:{ROUTE}:cancels           stream  trimmed once settled        CANCEL intents, read first
-exec:{ROUTE}:responses         stream  ``retention``               ``body`` = response JSON, ``intent_id``
+exec:{ROUTE}:responses         stream  ``retention``               ``body`` = response JSON, ``intent_id``, ``target``
 exec:{ROUTE}:failsafe          stream  ``retention``               ``body`` = event JSON, ``type``
 exec:{ROUTE}:orders            stream  ``retention``               ``body`` = order event JSON
 exec:{ROUTE}:dead              stream  until dropped               ``body`` = raw bytes, ``reason``, ``error``, ``entry_id``
@@ -26,6 +26,8 @@ exec:{ROUTE}:noted             hash    for ever                    broker orders
 exec:{ROUTE}:slots             list    the broker's window         when the last calls to the broker were made
 exec:{ROUTE}:owned             hash    ``retention``               order number → intent, where rows carry no ids of ours
 exec:{ROUTE}:scanner           string  one scan's interval         the worker that compares the broker's list for all
+exec:{ROUTE}:working           hash    while an order works        accepted orders as far as they were seen; the answers read
+exec:{ROUTE}:follower          string  a few seconds               the worker that follows the orders for all
 exec:{ROUTE}:workers           hash    a heartbeat                 worker → JSON: pid, host, metrics port, beat
 =============================  ======  ==========================  ==========================================
 
@@ -134,6 +136,14 @@ class RouteKeys:
     @cached_property
     def scanner(self) -> str:
         return self.prefix + "scanner"
+
+    @cached_property
+    def working(self) -> str:
+        return self.prefix + "working"
+
+    @cached_property
+    def follower(self) -> str:
+        return self.prefix + "follower"
 
     @cached_property
     def intent_prefix(self) -> str:

@@ -60,6 +60,7 @@ class Event(StrEnum):
     LOOK_UP_FAILED = "look_up_failed"  # warning: the broker could not be asked; asked again later
     ORPHAN_ORDER = "orphan_order"  # error
     FOREIGN_ORDER = "foreign_order"  # warning
+    ORDER_REFUSED = "order_refused"  # warning: accepted first, refused by the exchange later
 
     # The way is closed or open
     GUARD_TRIPPED = "guard_tripped"  # error

@@ -27,7 +27,7 @@ from prometheus_client import (
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from contracts import GuardState, Outcome
+from contracts import GuardState, OrderStatus, Outcome
 from worker import __version__
 
 # They double the series and tell nothing that a restart does not.
@@ -268,6 +268,9 @@ class _Collectors:
             "orphan_orders", "Orders at the broker that look like ours and that nobody owns.", "route"
         )
         self.foreign = self._counter("foreign_orders", "Orders on the account that are not ours.", "route")
+        self.order_events = self._counter(
+            "order_events", "Changes of accepted orders that this worker published.", "route", "status"
+        )
 
     def _about_the_queue(self) -> None:
         self.depth = self._gauge(
@@ -314,6 +317,9 @@ class RouteMetrics:
         self._trips = collectors.guard_trips.labels(route)
         self._orphans = collectors.orphans.labels(route)
         self._foreign = collectors.foreign.labels(route)
+        self._order_events = {
+            status: collectors.order_events.labels(route, status.lower()) for status in OrderStatus
+        }
 
     def _bind_gauges(self, collectors: _Collectors, route: str) -> None:
         self._guard = {state: collectors.guard_state.labels(route, state) for state in GuardState}
@@ -356,6 +362,9 @@ class RouteMetrics:
 
     def foreign_order(self, n: int = 1) -> None:
         self._foreign.inc(n)
+
+    def order_event(self, status: OrderStatus) -> None:
+        self._order_events[status].inc()
 
     def in_progress(self, n: int) -> None:
         """So many are being worked on now."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from contracts import Code
+from contracts import Code, OrderEvent
 from worker.bell import Bell
 from worker.brokers import (
     BaseBrokerAdapter,
@@ -22,6 +23,7 @@ from worker.connection import Connect
 from worker.durability import weaknesses
 from worker.engine import Engine, EngineRules
 from worker.errors import BrokerError, ConfigError, StateLost, Unavailable
+from worker.fills import Follower, FollowRules, Working
 from worker.guard import OpenGuard
 from worker.intake import Delivery, Intake
 from worker.journal import Journal
@@ -84,6 +86,7 @@ class Route:
         self._ledger = Ledger(self._client, name, worker, rules, clock, self._line)
         self._build_engine(settings, connect, port)
         self._build_resolver(lag)
+        self._build_follower()
 
         self._leave = threading.Event()
         self._stop_intake = threading.Event()
@@ -178,6 +181,24 @@ class Route:
                 self._worker,
             )
 
+    def _build_follower(self) -> None:
+        self._follower = None
+        if self._adapter is not None and self._adapter.orders_change:
+            metrics = self._metrics.route(self.name)
+
+            def published(event: OrderEvent) -> None:
+                metrics.order_event(event.status)
+
+            self._follower = Follower(
+                Working(self._client, self.name, self._adapter.broker_id, self._clock),
+                self._adapter,
+                FollowRules(self.settings.order_list_interval, self.settings.retention),
+                published,
+                self._log,
+                self._clock,
+                self._worker,
+            )
+
     @property
     def _must_be_durable(self) -> bool:
         is_live = self.settings.mode is Mode.LIVE and self.settings.live_allowed
@@ -190,6 +211,8 @@ class Route:
     def start(self) -> None:
         """Start the threads. They wait for Redis, however long it takes."""
         targets = {"engine": self._run_engine, "upkeep": self._run_upkeep, "resolver": self._run_resolver}
+        if self._follower is not None:
+            targets["follower"] = self._run_follower
         if not self.intake.can_be_woken:
             targets["intake"] = self._run_intake
         for name, target in targets.items():
@@ -347,6 +370,21 @@ class Route:
                 self._log.error(Event.ADAPTER_FAULT, reason=repr(error), exc_info=True)
                 self._clock.wait(self._stop_sides, 5.0)
             self._clock.wait(self._stop_sides, 0.2)
+
+    def _run_follower(self) -> None:
+        follower = self._follower
+        while follower is not None and self._wait_until_registered() and not self._stop_sides.is_set():
+            try:
+                follower.turn()
+            except (Unavailable, StateLost):
+                self._clock.wait(self._stop_sides, 0.5)  # the engine tells
+            except Exception as error:  # noqa: BLE001  a fault of the adapter's look-ups must not stop the route
+                self._log.error(Event.ADAPTER_FAULT, reason=repr(error), exc_info=True)
+                self._clock.wait(self._stop_sides, 5.0)
+            follower.news.wait(0.2)
+        if follower is not None:
+            with suppress(Unavailable):
+                follower.leave()
 
     def _prepare(self) -> None:
         if self._adapter is None or not self._wait_until_registered():

@@ -229,6 +229,11 @@ class RouteSettings(BaseModel):
     orphan_scan_interval: _Seconds = _setting(
         _SECONDS, "How often the broker's order list is compared with the ledger.", default=30.0
     )
+    order_list_interval: _Seconds = _setting(
+        _SECONDS,
+        "How often the broker's order list is read for what became of accepted orders, at most.",
+        default=10.0,
+    )
     retention: _Seconds = _setting(
         _SECONDS,
         "How long a settled intent, its response and events are kept, and a repeated intent_id is recognised.",

@@ -26,7 +26,7 @@ LAYERS = (
     {"connection", "durability", "line"},
     {"evidence", "guard", "markets"},
     {"brokers"},
-    {"transport", "ledger", "producer"},
+    {"fills", "transport", "ledger", "producer"},
     {
         "answers",
         "cancels",

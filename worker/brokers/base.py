@@ -112,6 +112,8 @@ class BaseBrokerAdapter(ABC):
     visibility_lag: float
     #: Calls a second that the broker takes of one account, orders and look-ups together; ``None`` for no limit.
     rate_limit: float | None = None
+    #: Whether anything happens to an order after its acceptance, so that there is something to follow.
+    orders_change: bool = True
     #: Called before each request that only reads: it returns once the broker's call limit has room for one. Whoever
     #: shares the limit with others sets it; requests that change something have their room already.
     before_read: Callable[[], None] = staticmethod(lambda: None)

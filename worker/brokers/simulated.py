@@ -66,6 +66,7 @@ class SimulatedBrokerAdapter(BaseBrokerAdapter):
     Options: ClassVar[type[BaseModel]] = SimulatedOptions
     broker_id = "simulated"
     client_order_ids = True
+    orders_change = False
 
     def __init__(self, options: SimulatedOptions | None = None, *, clock: Clock | None = None) -> None:
         """

@@ -298,7 +298,12 @@ end
 -- Close an entry and publish its one answer, together.
 local function finish(e, response, reference)
   local key = entry_key(e.id)
-  redis.call('XADD', K.responses, '*', 'intent_id', e.id, 'body', response)
+  -- The answer to a CANCEL names an order that was answered before.
+  if e.target then
+    redis.call('XADD', K.responses, '*', 'intent_id', e.id, 'body', response, 'target', e.target)
+  else
+    redis.call('XADD', K.responses, '*', 'intent_id', e.id, 'body', response)
+  end
   redis.call('DEL', key)
   redis.call('HSET', key, 'state', 'settled', 'fingerprint', e.fingerprint, 'response', response)
   if reference ~= '' then redis.call('HSET', key, 'reference', reference) end
