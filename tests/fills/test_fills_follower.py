@@ -236,10 +236,10 @@ def test_a_list_that_takes_long_is_read_less_often(case: Case, start: Callable[.
     later(case, follower)
     readings = len(case.exchange.readings)
 
-    later(case, follower, 50.0)
+    later(case, follower, 17.0)
     assert len(case.exchange.readings) == readings
 
-    later(case, follower, 5.0)
+    later(case, follower, 1.0)
     assert len(case.exchange.readings) == readings + 1
 
 

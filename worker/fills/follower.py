@@ -20,7 +20,7 @@ from worker.logs import Event, Logger
 #: Seconds that the right to follow holds without being renewed.
 LEASE: Final = 10.0
 #: Reading the list takes at most one part in so many of the time: orders share the broker's call limit with it.
-LIST_SHARE: Final = 10
+LIST_SHARE: Final = 4
 #: Orders that are written in one step.
 BATCH: Final = 200
 #: How far before its launch an order may lie in the broker's list, for clocks that differ.

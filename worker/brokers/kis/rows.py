@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Final
 
@@ -19,6 +19,8 @@ KIS_STATUS_TO_ORDER_STATUS: Final[Mapping[str, OrderStatus]] = MappingProxyType(
     {"전송": OrderStatus.WORKING, "완료": OrderStatus.FILLED, "거부": OrderStatus.REFUSED}
 )
 
+#: Of an average, where a division must end somewhere.
+_AVERAGES: Final = Context(prec=12)
 _SIDES: Final = {"01": Side.SELL, "02": Side.BUY}
 #: Divisions that carry no price: market orders, and those at the best price of a side.
 _PRICELESS: Final = frozenset({"01", "03", "04", "05", "06", "13", "14", "15", "16", "21", "23", "24"})
@@ -101,7 +103,7 @@ def _domestic(row: Mapping[str, str], today: date) -> KISOrderRecord:
         placed_at=placed_at,
         limit_price=price if has_price else None,
         filled_quantity=filled,
-        average_price=_average(row, "avg_prvs") if filled else None,
+        average_price=_average(row, filled, "tot_ccld_amt", "avg_prvs"),
         venue=venue,
         reference=str(Placed(venue, division, str(int(quantity)))),
         division=division,
@@ -147,7 +149,7 @@ def _us(row: Mapping[str, str], cancelled: Collection[tuple[str, str]], today: d
         placed_at=placed_at,
         limit_price=price or None,
         filled_quantity=filled,
-        average_price=_average(row, "ft_ccld_unpr3") if filled else None,
+        average_price=_average(row, filled, "ft_ccld_amt3", "ft_ccld_unpr3"),
         venue=venue,
         reference=str(Placed(venue, division, str(int(quantity)))),
         division=division,
@@ -220,9 +222,18 @@ def _amount(row: Mapping[str, str], name: str) -> Decimal:
         raise _RowFault(f"{name} is no number") from None
     if not found.is_finite() or found < 0:
         raise _RowFault(f"{name} is no amount")
+    return _plain(found)
+
+
+def _average(row: Mapping[str, str], filled: Decimal, paid: str, average: str) -> Decimal | None:
+    if not filled:
+        return None
+    # The average of a Korean row is rounded to whole won; what was paid is exact.
+    exact = _plain(_AVERAGES.divide(_amount(row, paid), filled))
+    return exact or _amount(row, average) or None
+
+
+def _plain(number: Decimal) -> Decimal:
     # As a person would write it: the lists pad prices with zeros.
-    return Decimal(f"{found:f}".rstrip("0").rstrip(".")) if "." in f"{found:f}" else found
-
-
-def _average(row: Mapping[str, str], name: str) -> Decimal | None:
-    return _amount(row, name) or None
+    text = f"{number:f}"
+    return Decimal(text.rstrip("0").rstrip(".")) if "." in text else number
