@@ -23,8 +23,8 @@ from contracts import (
     OrderScan,
     OrderStatus,
 )
-from tests.crash.judge import History, read
-from tests.desk import Desk, Wire, enqueue, unfinished
+from tests.crash.judge import History, Rules, read
+from tests.desk import KEYS, Desk, Wire, enqueue, unfinished
 from worker.brokers import BaseBrokerAdapter, ClosedOptions
 from worker.clock import Clock, ManualClock
 from worker.errors import NotSent, OutcomeUnknown, Rejected, Unavailable
@@ -224,7 +224,12 @@ class World:
         for part in self._scenario.parts:
             enqueue(self.client, *part)
             self._come_to_rest()
-        return read(self.client, self.exchange.orders)
+        return read(
+            self.client,
+            self.exchange.orders,
+            keys=KEYS,
+            rules=Rules(lane_on_doubt=self._scenario.ledger.get("lane_on_doubt", "wait")),
+        )
 
     def _connect(self) -> Any:
         return fakeredis.FakeRedis(server=self._server, protocol=2)
