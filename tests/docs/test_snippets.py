@@ -22,17 +22,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contracts import load_intent
+from contracts import OrderNotice, OrderRecord, OrderStatus, Side, load_intent
 from tests.conftest import RedisServer, intent_json, start_redis
 from worker.clock import SystemClock
 from worker.connection import connect
 from worker.durability import weaknesses
+from worker.fills import Working
+from worker.fills.life import Life
 from worker.ledger import Ledger, LedgerRules, new_token
 from worker.ledger.records import Entry, Granted, Launched, Settlement
 from worker.settings import Mode, load_settings
@@ -166,11 +169,36 @@ def a_doubt(folder: Path, env: dict[str, str]) -> Iterator[None]:
     yield
 
 
+@contextmanager
+def a_filled_order(folder: Path, env: dict[str, str]) -> Iterator[None]:
+    """An accepted order of which both witnesses have told."""
+    client: Any = connect(env["EXECWORKER_REDIS_URL"], client_name="filled")
+    working = Working(client, "default", "kis", SystemClock())
+    part = OrderNotice("N1", "005930", OrderStatus.PARTIALLY_FILLED, Decimal(10), Decimal(4), Decimal(71000))
+    life = Life("N1", 0).after_answer("an-intent").after_notice(part, "ear", 1)
+    whole = OrderRecord(
+        "N1",
+        "005930",
+        Side.BUY,
+        Decimal(10),
+        OrderStatus.FILLED,
+        SystemClock().now(),
+        None,
+        Decimal(10),
+        Decimal(71300),
+    )
+    working.see({"N1": lambda _: life}, "notice")
+    working.see({"N1": lambda seen: seen.after_row(whole) if seen else None}, "list")
+    client.close()
+    yield
+
+
 PREPARED: dict[str, Callable[[Path, dict[str, str]], Any]] = {
     "": a_worker,
     "alone": _nothing,
     "no worker": _nothing,
     "doubt": a_doubt,
+    "filled": a_filled_order,
 }
 
 

@@ -127,7 +127,9 @@ class Life:
 def dump_life(life: Life) -> bytes:
     """As Redis keeps it: the fields that say something."""
     fields = {name: getattr(life, name) for name in Life.__slots__}
-    return json.dumps({name: _text(value) for name, value in fields.items() if value}).encode()
+    return json.dumps(
+        {name: _text(value) for name, value in fields.items() if value or name == "since"}
+    ).encode()
 
 
 def load_life(text: bytes) -> Life:
