@@ -427,7 +427,7 @@ def _open_doubt(intent_id: str, row: dict[bytes, bytes]) -> OpenDoubt:
 def _records(intent_id: str, entry_id: bytes, row: dict[bytes, bytes]) -> Iterator[dict[str, Any]]:
     """The transitions of one intent in one entry of the audit stream, which holds those of a whole batch."""
     at = datetime.fromtimestamp(int(entry_id.split(b"-")[0]) / 1000, UTC)
-    for event, about, detail in json.loads(row[b"records"].decode("utf-8", "backslashreplace")):
+    for event, about, detail, *_ in json.loads(row[b"records"].decode("utf-8", "backslashreplace")):
         if about == intent_id:
             yield {"at": at, "event": event, "worker": row[b"worker"].decode(), "detail": detail}
 

@@ -72,5 +72,5 @@ if later > 0 then return {'later', later} end
 redis.call('HSET', entry_key(id), 'state', 'in_flight',
   'flight', string.format('%.0f:0:0:%.0f:%.0f', attempt, now_ms, now_ms + quiet_ms))
 redis.call('ZADD', K.open, now_ms + lease_ms, id)
-audit('launched', id, attempt)
+audit('launched', id, attempt, token)
 return done({'launched', not_after - now_ms, response, reference})

@@ -55,10 +55,10 @@ local function enter(may_leave, id, token, fingerprint, symbol, entry, created, 
     'worker', worker, 'flight', flight)
   if target ~= '' then redis.call('HSET', entry_key(id), 'target', target) end
   open_until(parked and not_after or lease_until, id)
-  audit('claimed', id, body)
+  audit('claimed', id, body, not parked and token or '')
   if parked then return PARKED end
   if flight == '' then return GRANTED end
-  audit('launched', id, 1)
+  audit('launched', id, 1, token)
   return {'launched', gates.sequence, not_after - now_ms}
 end
 

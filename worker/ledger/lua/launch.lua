@@ -49,7 +49,7 @@ local function launch(id, token, attempt)
   end
   redis.call('HSET', entry_key(id), 'state', 'in_flight', 'flight', new_flight(gates, attempt))
   open_until(lease_until, id)
-  audit('launched', id, attempt)
+  audit('launched', id, attempt, token)
   return {'launched', gates.sequence, not_after - now_ms}
 end
 

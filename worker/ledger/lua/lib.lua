@@ -57,8 +57,9 @@ end
 -- What a script has to write once for its whole batch. Every script ends with `return done(answer)`.
 local trail, opened, closed = {}, {}, {}
 
-local function audit(event, id, detail)
-  trail[#trail + 1] = {event, id, tostring(detail)}
+-- `token`: of the claim under which it was done. Its end tells claims apart and proves nothing.
+local function audit(event, id, detail, token)
+  trail[#trail + 1] = {event, id, tostring(detail), token and string.sub(token, -8) or ''}
 end
 
 -- Somebody must look at the entry again at that time, at the latest.
@@ -128,6 +129,7 @@ local function grant(id, body)
   redis.call('HSET', entry_key(id), 'state', 'claimed', 'token', grant_token, 'worker', worker)
   open_until(lease_until, id)
   granted[#granted + 1] = {id, body}
+  audit('handed', id, '', grant_token)
 end
 
 -- If the lane's head is parked, hand it to the caller, or note that somebody can take it.

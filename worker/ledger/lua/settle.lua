@@ -63,7 +63,7 @@ local function answer(e, outcome, effect, payload, reference, key)
   end
   own(e, key, outcome, payload)
   finish(e, payload, reference)
-  audit('settled', e.id, outcome)
+  audit('settled', e.id, outcome, e.token)
   return 'settled'
 end
 
