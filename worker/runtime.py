@@ -22,6 +22,7 @@ from worker.errors import ConfigError
 from worker.health import HealthServer
 from worker.logs import Event, Logger, configure
 from worker.metrics import Metrics, WorkerState
+from worker.notify import SOCKET, Notifier
 from worker.route import Route
 from worker.settings import Settings
 
@@ -42,8 +43,11 @@ class Worker:
         log: Logger | None = None,
         clock: Clock | None = None,
         connect: Connect = connect,
+        notify_socket: str | None = None,
     ) -> None:
         """
+        ``notify_socket`` is where systemd listens, if it does.
+
         Raises:
             ConfigError: a route cannot be built; every fault of every route is listed.
         """
@@ -67,6 +71,7 @@ class Worker:
             state=self._describe,
             logger=self._log,
         )
+        self._systemd = Notifier(notify_socket, live=self._why_not_live, ready=self._why_not_ready)
 
     def _build(self, names: list[str], start_halted: bool, connect: Connect) -> list[Route]:
         built: list[Route] = []
@@ -111,6 +116,7 @@ class Worker:
         try:
             while not self._stop.wait(1.0):
                 self._report_progress()
+                self._systemd.look()
             return self._drain()
         finally:
             self.health.stop()
@@ -121,6 +127,7 @@ class Worker:
 
     def _drain(self) -> int:
         self._metrics.state(WorkerState.DRAINING)
+        self._systemd.stopping(self._settings.drain_timeout)
         self._log.info(Event.WORKER_DRAINING, in_flight=sum(route.in_flight for route in self.routes))
         until = self._clock.boottime() + self._settings.drain_timeout
         for route in self.routes:
@@ -188,7 +195,9 @@ def run(settings: Settings, routes: list[str] | None = None, start_halted: bool 
         ConfigError: it cannot start as it is set up.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
-    worker = Worker(settings, routes, start_halted=start_halted)
+    # systemd's variable, not a setting of ours.
+    notify_socket = os.environ.get(SOCKET)
+    worker = Worker(settings, routes, start_halted=start_halted, notify_socket=notify_socket)
     # Nothing built so far is ever garbage, and intents leave no cycles behind: look for them seldom.
     gc.collect()
     gc.freeze()

@@ -40,7 +40,7 @@ LAYERS = (
         "settler",
         "upkeep",
     },
-    {"health", "route", "runtime"},
+    {"health", "notify", "route", "runtime"},
     {"simulate"},
     {"cli"},
     {"demo", "__main__"},
