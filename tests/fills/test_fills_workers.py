@@ -18,7 +18,6 @@ from contracts import ExecutionIntent, OrderEvent, OrderStatus, TimeInForce, loa
 from tests.conftest import RedisServer, make_intent, start_redis
 from tests.limits.street import KEYS, Street, orders, simulator
 from tests.process.workers import wait_until
-from worker.brokers.kis.facts import KST
 from worker.simulate.faults import Fault
 from worker.simulate.orders import Order, What
 from worker.simulate.universe import universe
@@ -74,14 +73,6 @@ def lives(here: Street) -> dict[str, list[OrderEvent]]:
     return dict(found)
 
 
-def booked(here: Street) -> dict[str, Order]:
-    return {
-        f"{one.placed_at.astimezone(KST):%Y%m%d}-{one.branch}-{one.number}": one
-        for one in here.kis.orders()
-        if not one.original
-    }
-
-
 def end_of(order: Order) -> tuple[OrderStatus, int]:
     for what, status in ((What.REFUSED, OrderStatus.REFUSED), (What.CANCELLED, OrderStatus.CANCELLED)):
         if order.count(what):
@@ -94,7 +85,7 @@ def end_of(order: Order) -> tuple[OrderStatus, int]:
 def check_truth(here: Street) -> None:
     """Each order's last event says what the book says; on the way nothing went back and nothing was told twice."""
     told = lives(here)
-    for number, order in booked(here).items():
+    for number, order in here.on_the_book_as_orders().items():
         events = told[number]
         shown = [(one.status, one.filled_quantity, one.average_price) for one in events]
         assert shown[-1][:2] == end_of(order)

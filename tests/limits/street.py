@@ -14,7 +14,7 @@ from worker.brokers.kis.facts import KST
 from worker.keys import RouteKeys
 from worker.simulate.faults import Fault
 from worker.simulate.kis import KISOptions, KISSimulator
-from worker.simulate.orders import Kind
+from worker.simulate.orders import Kind, Order
 from worker.simulate.universe import universe
 
 KEYS = RouteKeys("default")
@@ -57,10 +57,14 @@ class Street(Floor):
     def on_the_book(self) -> dict[str, tuple[str, Decimal]]:
         """Symbol and quantity of every order that the broker has ever taken, by its number."""
         return {
-            f"{one.placed_at.astimezone(KST):%Y%m%d}-{one.branch}-{one.number}": (
-                one.symbol,
-                Decimal(one.quantity),
-            )
+            number: (one.symbol, Decimal(one.quantity))
+            for number, one in self.on_the_book_as_orders().items()
+        }
+
+    def on_the_book_as_orders(self) -> dict[str, Order]:
+        """The same, each as the broker keeps it."""
+        return {
+            f"{one.placed_at.astimezone(KST):%Y%m%d}-{one.branch}-{one.number}": one
             for one in self.kis.orders()
             if one.kind is Kind.NEW
         }

@@ -11,10 +11,12 @@ import typer
 
 from contracts import ExecutionResponse, load_response
 from worker.cli.context import (
+    FAILED,
     ActorOption,
     JsonOption,
     ReasonOption,
     RouteOption,
+    Surroundings,
     actor_name,
     note,
     reason_text,
@@ -25,10 +27,11 @@ from worker.cli.context import (
     visible,
 )
 from worker.cli.submit import response_line
-from worker.errors import Refused
+from worker.errors import BrokerError, Refused
 
 if TYPE_CHECKING:
     from worker.ledger.control import Control, Doubt, RouteStatus
+    from worker.stopping import OpenOrder
 
 guard = typer.Typer(help="The guard that stops a route after failures in a row.", no_args_is_help=True)
 doubt = typer.Typer(help="Intents that may or may not be at the broker.", no_args_is_help=True)
@@ -43,6 +46,8 @@ _Accepted = Annotated[
     str | None, typer.Option("--accepted", metavar="ORDER_ID", help="The broker holds it, under this number.")
 ]
 _Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for evidence.")]
+_CancelOpen = Annotated[bool, typer.Option("--cancel-open", help="Cancel the working orders as well.")]
+_CancelTimeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the cancels.")]
 _NotPlaced = Annotated[bool, typer.Option("--not-placed", help="The broker does not hold it.")]
 
 
@@ -154,14 +159,65 @@ def halt(
     reason: ReasonOption,
     route: RouteOption = None,
     all_: _All = False,
+    cancel_open: _CancelOpen = False,
+    timeout: _CancelTimeout = 30.0,
     actor: ActorOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop all launches now, on every worker. Cancels and look-ups still pass."""
+    """Stop all launches now, on every worker. Cancels and look-ups still pass.
+
+    With --cancel-open, cancel the working orders as well, and exit 1 when some still work after that. Needs the
+    workers' settings, and no worker that is alive.
+    """
     who, why = actor_name(actor), reason_text(reason)
-    _each_route(
+    names = _each_route(
         ctx, route, all_, as_json, lambda control: control.halt(who, why), "halted", "was halted already"
     )
+    if cancel_open:
+        # All of them, whatever becomes of the first.
+        done = [_cancel_open(surroundings(ctx), name, timeout, as_json) for name in names]
+        if not all(done):
+            raise typer.Exit(FAILED)
+
+
+def _cancel_open(desk: Surroundings, route: str, timeout: float, as_json: bool) -> bool:
+    """Cancel what works on one route. Whether nothing does any more."""
+    from worker.stopping import cancel_open
+
+    try:
+        orders = cancel_open(desk.settings, route, desk.client, desk.clock, desk.connect, timeout)
+    except (Refused, BrokerError) as error:
+        note(f"route {route}: nothing was cancelled: {error}")
+        return False
+    left = [one for one in orders if one.still_works]
+    for one in orders:
+        show(_open_order(route, one), _open_order_text(one), as_json)
+    text = f"route {route}: {len(orders) - len(left)} of {len(orders)} working orders cancelled"
+    show({"route": route, "action": "cancel_open", "found": len(orders), "left": len(left)}, text, as_json)
+    return not left
+
+
+def _open_order(route: str, one: OpenOrder) -> dict[str, Any]:
+    order = one.order
+    return {
+        "route": route,
+        "broker_order_id": order.broker_order_id,
+        "intent_id": one.intent_id or None,
+        "symbol": order.symbol,
+        "side": order.side,
+        "left": str(order.quantity - order.filled_quantity),
+        "cancelled": not one.still_works,
+        "why": one.why if one.still_works else None,
+    }
+
+
+def _open_order_text(one: OpenOrder) -> str:
+    order = one.order
+    what = (
+        f"order {order.broker_order_id}  {order.side} {order.quantity - order.filled_quantity} {order.symbol}"
+    )
+    whose = f" ({one.intent_id})" if one.intent_id else ""
+    return visible(f"  {what}{whose}: " + (f"STILL WORKS: {one.why}" if one.still_works else "cancelled"))
 
 
 def resume(
@@ -187,14 +243,16 @@ def _each_route(
     act: Callable[[Control], bool],
     done: str,
     otherwise: str,
-) -> None:
+) -> list[str]:
     if every and route is not None:
         raise typer.BadParameter("give --route or --all, not both", param_hint="--all")
     desk = surroundings(ctx)
-    for name in desk.known_routes() if every else [desk.route(route)]:
+    names = desk.known_routes() if every else [desk.route(route)]
+    for name in names:
         changed = act(desk.control(name))
         document = {"route": name, "action": done, "changed": changed}
         show(document, f"route {name}: {done if changed else otherwise}", as_json)
+    return names
 
 
 # --- Guard ------------------------------------------------------------------------------------------------

@@ -1,0 +1,183 @@
+"""
+Cancels what works at a broker, when somebody has stopped a route and wants nothing left in the market.
+
+Each order is cancelled by a CANCEL intent, on the one way that all cancels take: in its lane, within the broker's call
+limit and before everything else, written down before it leaves. A worker started here for the while carries them out,
+so it makes no difference whether any other worker is alive.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+import redis
+
+from contracts import ExecutionIntent, ExecutionResponse, IntentType, OrderRecord
+from worker.brokers import BaseBrokerAdapter
+from worker.clock import Clock
+from worker.connection import Connect
+from worker.errors import ConfigError, Refused
+from worker.keys import SHARED
+from worker.ledger import Ledger, LedgerRules
+from worker.logs import configure
+from worker.producer import IntentProducer, NoAnswerYet
+from worker.route import build_adapter
+from worker.runtime import Worker
+from worker.settings import Settings
+
+#: How far back the broker's list is read for orders that may still work.
+REACH: Final = timedelta(days=7)
+_NEVER = threading.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOrder:
+    """An order that worked when the list was read, and what became of the wish to cancel it."""
+
+    order: OrderRecord
+    #: Whose it is; empty for an order that no intent of the route asked for, which is left alone.
+    intent_id: str
+    #: The answer to its CANCEL; absent where none came in time, or none was asked for.
+    answer: ExecutionResponse | None = None
+    #: It still works, as far as the last list shows.
+    still_works: bool = True
+
+    @property
+    def why(self) -> str:
+        """Why it still works."""
+        if not self.intent_id:
+            return "no intent of this route asked for it: cancel it with the broker's own screens"
+        if self.answer is None:
+            return "its CANCEL was not answered in time; it stays in the queue until it expires"
+        if self.answer.accepted:
+            return "the broker took the request, and its list still shows the order"
+        return f"{self.answer.outcome}: {self.answer.message}"
+
+
+def cancel_open(
+    settings: Settings, route: str, client: redis.Redis, clock: Clock, connect: Connect, seconds: float
+) -> list[OpenOrder]:
+    """
+    Cancel every working order of the route that is ours, and look again. Takes at most about ``seconds``.
+
+    Raises:
+        Refused: this machine's settings cannot reach the route's broker; nothing was cancelled.
+        BrokerError: the broker's list could not be read; nothing was cancelled.
+        Unavailable: Redis does not answer.
+    """
+    adapter = _adapter(settings, route, clock)
+    try:
+        ledger = Ledger(client, route, "halt", _rules(settings, route, adapter), clock)
+        adapter.share(client, SHARED)
+        adapter.before_read = lambda: _wait_for_slot(ledger, clock)
+        found = [OpenOrder(row, _owner(ledger, adapter, row)) for row in _working(adapter, clock)]
+        if any(one.intent_id for one in found):
+            with _a_worker(settings, route, clock, connect):
+                found = _cancelled(found, client, route, clock, seconds)
+                _wait(clock, adapter.visibility_lag)
+        left = {row.broker_order_id for row in _working(adapter, clock)} if found else set()
+        return [replace(one, still_works=one.order.broker_order_id in left) for one in found]
+    finally:
+        adapter.close()
+
+
+def _adapter(settings: Settings, route: str, clock: Clock) -> BaseBrokerAdapter:
+    if route not in settings.routes:
+        raise Refused(
+            f"route {route} is not in this machine's settings: cancel where its workers' settings are"
+        )
+    try:
+        adapter = build_adapter(settings.routes[route], clock)
+    except ConfigError as error:
+        raise Refused(
+            f"route {route}: its broker cannot be reached from here: {'; '.join(error.faults)}"
+        ) from error
+    if adapter is None:
+        raise Refused(f"route {route} has mode off in this machine's settings: it has no broker to cancel at")
+    return adapter
+
+
+def _rules(settings: Settings, route: str, adapter: BaseBrokerAdapter) -> LedgerRules:
+    return LedgerRules(rate_limit=settings.routes[route].rate_limit or adapter.rate_limit)
+
+
+def _working(adapter: BaseBrokerAdapter, clock: Clock) -> list[OrderRecord]:
+    rows = adapter.list_orders(clock.now() - REACH).orders
+    return [row for row in rows if not row.status.is_final]
+
+
+def _owner(ledger: Ledger, adapter: BaseBrokerAdapter, row: OrderRecord) -> str:
+    if not adapter.client_order_ids:
+        owner = ledger.owners([row.broker_order_id]).get(row.broker_order_id)
+        return owner.intent_id if owner else ""
+    name = row.client_order_id or ""
+    return name if name and name in ledger.states([name]) else ""
+
+
+@contextmanager
+def _a_worker(settings: Settings, route: str, clock: Clock, connect: Connect) -> Iterator[None]:
+    """One more worker of the route, in this process, on any free port."""
+    quiet = settings.model_copy(update={"metrics_port": 0})
+    log = configure("error", settings.log_format, secrets=settings.secrets())
+    worker = Worker(quiet, [route], log=log, clock=clock, connect=connect)
+    thread = threading.Thread(
+        target=_run_quietly, args=(worker.run,), name=f"cancel-open-{route}", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(settings.drain_timeout)
+
+
+def _run_quietly(run: Callable[[], object]) -> None:
+    # What keeps this worker from starting keeps it from cancelling; others may still do it, and the report tells.
+    try:
+        run()
+    except ConfigError:
+        return
+
+
+def _cancelled(
+    found: Sequence[OpenOrder], client: redis.Redis, route: str, clock: Clock, seconds: float
+) -> list[OpenOrder]:
+    batch = secrets.token_hex(4)
+    cancels = {f"cancel-open-{batch}-{number}": one for number, one in enumerate(found, 1) if one.intent_id}
+    answers: dict[str, ExecutionResponse] = {}
+    with IntentProducer(client, route, clock=clock) as producer:
+        producer.enqueue_many(_cancel(name, one, clock, seconds) for name, one in cancels.items())
+        try:
+            for answer in producer.wait_many(cancels, seconds):
+                answers[answer.intent_id] = answer
+        except NoAnswerYet:
+            pass
+    asked = {one.order.broker_order_id: answers.get(name) for name, one in cancels.items()}
+    return [replace(one, answer=asked.get(one.order.broker_order_id)) for one in found]
+
+
+def _cancel(name: str, one: OpenOrder, clock: Clock, seconds: float) -> ExecutionIntent:
+    now = clock.now()
+    return ExecutionIntent(
+        intent_id=name,
+        intent_type=IntentType.CANCEL,
+        symbol=one.order.symbol,
+        target_intent_id=one.intent_id,
+        created_at=now,
+        expires_at=now + timedelta(seconds=seconds),
+    )
+
+
+def _wait_for_slot(ledger: Ledger, clock: Clock) -> None:
+    while (seconds := ledger.slot()) > 0:
+        _wait(clock, seconds)
+
+
+def _wait(clock: Clock, seconds: float) -> None:
+    clock.wait(_NEVER, seconds)
