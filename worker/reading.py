@@ -74,7 +74,7 @@ class Reader:
 
     def _entry(self, held: Held, delivery: Delivery) -> Entry:
         intent = held.intent
-        created = int(held.created * 1000)
+        created = _ledger_time(held.created)
         entry = padded(delivery.entry) if delivery.entry else ""
         return Entry(
             intent.intent_id,
@@ -95,5 +95,10 @@ class Reader:
         if entry_id and intent.intent_type is not IntentType.CANCEL:
             not_after = min(not_after, int(entry_id.partition("-")[0]) + self._max_age_ms)
         if intent.expires_at is not None:
-            not_after = min(not_after, int(intent.expires_at.timestamp() * 1000))
+            not_after = min(not_after, _ledger_time(intent.expires_at.timestamp()))
         return not_after
+
+
+def _ledger_time(seconds: float) -> int:
+    """In the ledger's milliseconds, which have no sign: all that was before 1970 is as old as 1970."""
+    return max(0, int(seconds * 1000))

@@ -17,9 +17,11 @@ So ``XADD queue '*' body '{…}'`` from any language is a message.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 from worker.transport import untyped
+from worker.transport.unpack import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +31,8 @@ UTF_8 = "utf-8"
 
 #: Fields that are no headers.
 _OURS = frozenset({"body", "content-type", "content-encoding", "properties"})
+#: The header under which kombu notes how it compressed the body.
+_COMPRESSION: Final = "compression"
 #: Properties that kombu fills in for everybody and that mean nothing here.
 _UNUSED = frozenset({"delivery_info", "delivery_mode", "priority"})
 
@@ -79,7 +83,16 @@ class StreamMessage(untyped.Message):  # type: ignore[misc]
 
     errors: Any = ()
 
-    def __init__(self, channel: Any, queue: str, entry_id: str, fields: list[bytes], count: int) -> None:
+    def __init__(
+        self,
+        channel: Any,
+        queue: str,
+        entry_id: str,
+        fields: list[bytes],
+        count: int,
+        bytes_max: int = sys.maxsize - 1,
+    ) -> None:
+        """``bytes_max``: how far a compressed body is unpacked."""
         # kombu's own __init__ is left out: it costs as much as all the rest of a delivery.
         self.channel = channel
         self.delivery_tag = f"{entry_id}@{queue}"  # as tag_of() says, without the call
@@ -101,7 +114,7 @@ class StreamMessage(untyped.Message):  # type: ignore[misc]
             self.headers: dict[str, str] = {}
             self.properties: dict[str, Any] = {}
         else:
-            self._read(fields)
+            self._read(fields, bytes_max)
 
     def ack(self, multiple: bool = False) -> None:
         if self._state != "RECEIVED":
@@ -109,7 +122,7 @@ class StreamMessage(untyped.Message):  # type: ignore[misc]
         self.channel.basic_ack(self.delivery_tag)
         self._state = "ACK"
 
-    def _read(self, fields: list[bytes]) -> None:
+    def _read(self, fields: list[bytes], bytes_max: int) -> None:
         texts: dict[str, bytes] = {}
         for name, value in zip(fields[::2], fields[1::2], strict=True):
             texts.setdefault(_text(name), value)
@@ -118,8 +131,10 @@ class StreamMessage(untyped.Message):  # type: ignore[misc]
             self.delivery_info["fault"] = "the entry has no field 'body'"
             body = json.dumps({name: _text(value) for name, value in texts.items()}).encode()
             texts = {}
-        self.errors = []  # kombu notes there what cannot be unpacked
+        self.errors = []
         headers = {name: _text(value) for name, value in texts.items() if name not in _OURS}
+        # kombu would unpack it here and now, to whatever size.
+        compression = headers.pop(_COMPRESSION, "")
         super().__init__(
             body=body,
             channel=self.channel,
@@ -130,6 +145,16 @@ class StreamMessage(untyped.Message):  # type: ignore[misc]
             headers=headers,
             properties=_object(texts.get("properties", b"{}")),
         )
+        if compression:
+            self.headers[_COMPRESSION] = compression
+            self._unpack(compression, bytes_max)
+
+    def _unpack(self, compression: str, bytes_max: int) -> None:
+        try:
+            self.body = unpacked(self.body, compression, bytes_max)
+        except ValueError as error:
+            self.delivery_info["fault"] = f"cannot be unpacked: {error}"
+            self.errors.append(sys.exc_info())  # where kombu looks for it
 
 
 def _text(value: bytes) -> str:

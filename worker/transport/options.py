@@ -32,7 +32,8 @@ class Options:
     batch: int = 128
     #: Send for the next batch while one is handed over. Faster; and what is on its way is nobody else's.
     ahead: bool = False
-    #: An entry whose values are longer together, in bytes, goes to its queue's dead-letter stream.
+    #: An entry whose values, and names but ``body``, are longer together, in bytes, goes to its queue's dead-letter
+    #: stream. A compressed body counts as it came, and is not unpacked to more than this.
     max_entry_bytes: int = 65536
     #: Queue → the sorted set in which its entries are registered by symbol, in stream order.
     lanes: Mapping[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,6 +53,8 @@ class Source:
         self._asked: _Asked | None = None
         self._options = options
         self._keys = [queue, options.lanes.get(queue, queue), options.dead.get(queue, queue)]
+        # Where nothing is oversized, nothing is too large to unpack either.
+        self._bytes_max = options.max_entry_bytes if queue in options.dead else sys.maxsize - 1
         self._cursor = _FIRST
         self._again_at = 0.0
 
@@ -102,14 +105,16 @@ class Source:
             self._cursor = cursor.decode()
             pause = self._options.min_idle / 5 if self._cursor == _FIRST else 0.0
             self.look_at = now + max(_LOOK_AGAIN, pause)
-        queue = self.queue
+        queue, bytes_max = self.queue, self._bytes_max
         # What we hold ourselves may have been silent for too long; then we took it over from ourselves.
         messages = [
-            StreamMessage(channel, queue, entry.decode(), fields, times)
+            StreamMessage(channel, queue, entry.decode(), fields, times, bytes_max)
             for entry, fields, times in silent
             if tag_of(entry.decode(), queue) not in in_hand
         ]
-        messages += [StreamMessage(channel, queue, entry.decode(), fields, 1) for entry, fields in new]
+        messages += [
+            StreamMessage(channel, queue, entry.decode(), fields, 1, bytes_max) for entry, fields in new
+        ]
         return messages
 
     def _send(self, count: int) -> _Asked:

@@ -9,7 +9,7 @@
 -- ARGV[3] count            take at most so many, 1 to 1000
 -- ARGV[4] min_idle_ms      take over what was silent for so long; -1 = do not look this time
 -- ARGV[5] cursor           where the last look for silent entries ended; 0-0 at first
--- ARGV[6] entry_bytes_max  an entry whose values are longer together is oversized
+-- ARGV[6] entry_bytes_max  an entry whose values, and names but 'body', are longer together is oversized
 -- ARGV[7] lanes_max        take nothing new while so many entries are registered
 --
 -- Returns {'taken', cursor, silent, new}  silent = {{id, fields, times handed over}, ..}, new = {{id, fields}, ..}
@@ -39,7 +39,7 @@ local function bury_oversized(id, fields)
   local length, body = 0, nil
   for i = 1, #fields, 2 do
     length = length + #fields[i + 1]
-    if fields[i] == 'body' then body = body or fields[i + 1] end
+    if fields[i] == 'body' then body = body or fields[i + 1] else length = length + #fields[i] end
   end
   if length <= entry_bytes_max then return false end
   body = body or table.concat(fields, ' ')
