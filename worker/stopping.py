@@ -52,7 +52,7 @@ class OpenOrder:
     def why(self) -> str:
         """Why it still works."""
         if not self.intent_id:
-            return "no intent of this route asked for it: cancel it with the broker's own screens"
+            return "no answered intent of this route asked for it: see worker doubt list, or cancel it at the broker"
         if self.answer is None:
             return "its CANCEL was not answered in time; it stays in the queue until it expires"
         if self.answer.accepted:
@@ -76,13 +76,12 @@ def cancel_open(
         ledger = Ledger(client, route, "halt", _rules(settings, route, adapter), clock)
         adapter.share(client, SHARED)
         adapter.before_read = lambda: _wait_for_slot(ledger, clock)
-        found = [OpenOrder(row, _owner(ledger, adapter, row)) for row in _working(adapter, clock)]
-        if any(one.intent_id for one in found):
-            with _a_worker(settings, route, clock, connect):
-                found = _cancelled(found, client, route, clock, seconds)
-                _wait(clock, adapter.visibility_lag)
-        left = {row.broker_order_id for row in _working(adapter, clock)} if found else set()
-        return [replace(one, still_works=one.order.broker_order_id in left) for one in found]
+        with _a_worker(settings, route, clock, connect):
+            _wait_for_answers(ledger, clock, seconds / 2)
+            found = [OpenOrder(row, _owner(ledger, adapter, row)) for row in _working(adapter, clock)]
+            if any(one.intent_id for one in found):
+                found = _cancelled(found, client, route, clock, seconds / 2)
+        return _looked_at_again(found, adapter, clock)
     finally:
         adapter.close()
 
@@ -110,6 +109,13 @@ def _rules(settings: Settings, route: str, adapter: BaseBrokerAdapter) -> Ledger
 def _working(adapter: BaseBrokerAdapter, clock: Clock) -> list[OrderRecord]:
     rows = adapter.list_orders(clock.now() - REACH).orders
     return [row for row in rows if not row.status.is_final]
+
+
+def _wait_for_answers(ledger: Ledger, clock: Clock, seconds: float) -> None:
+    """Whose an order is may show only when its doubt has ended. What ends no doubt in time is reported as nobody's."""
+    until = clock.boottime() + seconds
+    while ledger.under_way() and clock.boottime() < until:
+        _wait(clock, 0.2)
 
 
 def _owner(ledger: Ledger, adapter: BaseBrokerAdapter, row: OrderRecord) -> str:
@@ -160,6 +166,19 @@ def _cancelled(
             pass
     asked = {one.order.broker_order_id: answers.get(name) for name, one in cancels.items()}
     return [replace(one, answer=asked.get(one.order.broker_order_id)) for one in found]
+
+
+def _looked_at_again(found: list[OpenOrder], adapter: BaseBrokerAdapter, clock: Clock) -> list[OpenOrder]:
+    """What works still, as soon as the list shows what was answered, and at the latest when it must show it."""
+    until = clock.boottime() + adapter.visibility_lag
+    while any(one.still_works for one in found):
+        left = {row.broker_order_id for row in _working(adapter, clock)}
+        found = [replace(one, still_works=one.order.broker_order_id in left) for one in found]
+        taken = [one for one in found if one.still_works and one.answer is not None and one.answer.accepted]
+        if not taken or clock.boottime() >= until:
+            break
+        _wait(clock, 1.0)
+    return found
 
 
 def _cancel(name: str, one: OpenOrder, clock: Clock, seconds: float) -> ExecutionIntent:
