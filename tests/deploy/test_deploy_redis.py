@@ -1,0 +1,271 @@
+"""The Redis of `deploy/redis` carries a live route, and each of its users may do its work and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import signal
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from typer.testing import CliRunner
+
+from contracts import Outcome
+from tests.conftest import make_intent
+from tests.deploy.conftest import DEPLOY, ROOT, DeployedRedis
+from tests.process.workers import Floor, wait_until
+from worker.cli.app import app
+from worker.cli.context import Surroundings
+from worker.clock import SystemClock
+from worker.connection import connect
+from worker.durability import weaknesses
+from worker.keys import GROUP, RouteKeys
+from worker.producer import IntentProducer
+
+pytestmark = pytest.mark.real_redis
+
+KEYS = RouteKeys("default")
+USERS = ("worker", "operator", "strategy", "scaler")
+
+
+@pytest.fixture
+def client(deployed_redis: DeployedRedis) -> Iterator[Callable[[str], Any]]:
+    made: list[Any] = []
+
+    def as_user(user: str) -> Any:
+        made.append(deployed_redis.connect(user))
+        return made[-1]
+
+    as_user("test").flushall()
+    as_user("test").acl_log_reset()
+    yield as_user
+    for one in made:
+        one.close()
+
+
+def refusals(client: Callable[[str], Any], user: str) -> list[str]:
+    """What the server has refused this user, from its own log."""
+    lines: Any = client("test").acl_log()
+    lines = [{_text(name): value for name, value in line.items()} for line in lines]
+    # From 7.2 on redis-py tells its own version, and does not mind a refusal.
+    return [
+        f"{_text(line['reason'])} {_text(line['object'])}"
+        for line in lines
+        if _text(line["username"]) == user and _text(line["object"]) != "client|setinfo"
+    ]
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+# --- The server ---------------------------------------------------------------------------------------------
+
+
+def test_a_live_route_may_start_on_the_server_of_the_profile(client: Callable[[str], Any]) -> None:
+    assert weaknesses(client("worker")) == []
+
+
+def test_a_settled_entry_of_the_ledger_is_kept_compact(
+    deployed_redis: DeployedRedis, client: Callable[[str], Any], tmp_path: Path
+) -> None:
+    with Trading(deployed_redis, tmp_path) as floor:
+        floor.worker()
+        floor.enqueue_as_a_strategy()
+
+    assert _text(client("test").object("ENCODING", KEYS.intent("i-0"))) == "listpack"
+
+
+def test_nobody_gets_in_without_a_password(deployed_redis: DeployedRedis) -> None:
+    stranger = connect(f"redis://127.0.0.1:{deployed_redis.port}/0", client_name="stranger")
+
+    with stranger, pytest.raises(redis.AuthenticationError):
+        stranger.get("exec:routes")
+
+
+def test_before_the_passwords_are_made_nobody_gets_in_at_all() -> None:
+    lines = (DEPLOY / "redis/users.acl").read_text("utf-8").splitlines()
+
+    assert [line.split()[1] for line in lines] == ["default", *USERS]
+    assert all(" resetpass " in line for line in lines)
+    assert not any(re.search(r" (?:nopass|[>#]\S+)", line) for line in lines)
+
+
+def test_the_secrets_are_made_once_and_readable_only_behind_their_folder(tmp_path: Path) -> None:
+    command = ["sh", DEPLOY / "secrets.sh", tmp_path / "secrets"]
+
+    first = subprocess.run(command, check=True, capture_output=True, text=True)
+    made = {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()}
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+
+    assert set(made) == {"redis_users", "grafana_password", *(f"redis_url_{user}" for user in USERS)}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()} == made
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+    passwords = [url.split(b":")[2].split(b"@")[0] for name, url in made.items() if "url" in name]
+    assert len({*passwords, made["grafana_password"]}) == 5
+    assert all(len(password) == 48 for password in passwords)
+    printed = (first.stdout + first.stderr + again.stdout + again.stderr).encode()
+    assert not any(secret in printed + made["redis_users"] for secret in passwords)
+
+
+# --- A worker, an operator and a strategy, each under its own name -------------------------------------------
+
+
+class Trading(Floor):
+    """A floor whose workers and commands log in as the users of the profile."""
+
+    def environ(self, **route: Any) -> dict[str, str]:
+        return super().environ(**route) | {"EXECWORKER_REDIS_URL": self.server.url("worker")}
+
+    def operator(self, *arguments: str) -> str:
+        """Run ``worker …`` as an operator, in this process; its standard output."""
+        settings = {"EXECWORKER_REDIS_URL": self.server.url("operator")}
+        desk = Surroundings(settings, connect, SystemClock())
+        done = CliRunner().invoke(app, arguments, obj=desk)
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    def enqueue_as_a_strategy(self, count: int = 1, prefix: str = "i", **changes: Any) -> dict[str, Any]:
+        """Send intents and wait for their answers, by intent_id."""
+        with IntentProducer(self.server.url("strategy")) as producer:
+            wanted = [make_intent(intent_id=f"{prefix}-{number}", **changes) for number in range(count)]
+            producer.enqueue_many(wanted)
+            return {one.intent_id: producer.wait(one.intent_id, timeout=30) for one in wanted}
+
+    def __enter__(self) -> Trading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@pytest.mark.process
+def test_a_day_of_work_meets_no_refusal(
+    deployed_redis: DeployedRedis, client: Callable[[str], Any], tmp_path: Path
+) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text("{}", "utf-8")
+    with Trading(deployed_redis, tmp_path, options__faults=faults, options__latency=0.2) as floor:
+        first = floor.worker()
+        accepted = floor.enqueue_as_a_strategy(5)
+        client("strategy").xadd(KEYS.intents, {"body": b"no JSON"})
+        faults.write_text(json.dumps({"lose_reply_rate": 1}), "utf-8")
+        doubted = floor.enqueue_as_a_strategy(2, prefix="lost", symbol="000660")
+        faults.write_text("{}", "utf-8")
+        other = floor.worker()
+        with IntentProducer(deployed_redis.url("strategy")) as producer:
+            producer.enqueue_many([make_intent(intent_id=f"k-{n}", symbol=f"{n:06d}") for n in range(30)])
+        wait_until(lambda: client("test").hlen(KEYS.workers) == 2, "two workers are there")
+        other.kill()
+        wait_until(
+            lambda: all(client("test").hget(KEYS.intent(f"k-{n}"), "response") for n in range(30)),
+            "the other worker does the rest",
+        )
+        floor.operator("halt", "--reason", "drill")
+        floor.operator("resume", "--reason", "drill is over")
+        (dead,) = floor.operator("dead", "list", "--json").splitlines()
+        floor.operator("dead", "drop", json.loads(dead)["position"], "--reason", "typed by hand")
+        floor.operator("intent", "i-0", "--json")
+        floor.operator("doubt", "list")
+        floor.operator("guard", "show")
+        floor.operator("status")
+        first.send(signal.SIGTERM)
+        assert first.wait() == 0
+
+    assert {one.outcome for one in (accepted | doubted).values()} == {Outcome.ACCEPTED}
+    assert {user: refusals(client, user) for user in USERS} == {user: [] for user in USERS}
+
+
+def _granted(user: str) -> set[str]:
+    lines = (DEPLOY / "redis/users.acl").read_text("utf-8").splitlines()
+    line = next(line for line in lines if line.startswith(f"user {user} "))
+    return {word[1:] for word in line.split() if word.startswith("+")}
+
+
+#: How redis-py calls what it does not call as Redis does.
+_METHODS = {
+    "config_get": ["config|get"],
+    "delete": ["del"],
+    "hscan_iter": ["hscan"],
+    "transaction": ["watch", "unwatch", "multi", "exec"],
+    "xgroup_create": ["xgroup|create"],
+    "xinfo_groups": ["xinfo|groups"],
+}
+_CLIENTS = re.compile(r"(?:client|redis|pipe|way)$")
+
+
+def _of_python(path: Path, known: set[str]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        name = node.func.attr
+        if name == "send" and node.args and isinstance(node.args[0], ast.Constant):
+            yield str(node.args[0].value).lower()
+        elif _CLIENTS.search(ast.unparse(node.func.value).lower()):
+            yield from _METHODS.get(name, [name] if name in known else [])
+
+
+def _of_lua(path: Path, known: set[str]) -> Iterator[str]:
+    for word, sub in re.findall(r"'([A-Z]+)'(?:\s*,\s*'([A-Z]+)')?", path.read_text("utf-8")):
+        name = word.lower()
+        if name in known:
+            yield f"{name}|{sub.lower()}" if name in ("xgroup", "xinfo") else name
+
+
+def test_the_worker_may_do_exactly_what_its_source_does(client: Callable[[str], Any]) -> None:
+    known = {_text(name).lower() for name in client("test").command_list()}
+    others = {"cli", "demo", "simulate", "producer.py"}
+    python = [
+        path for path in (ROOT / "worker").rglob("*.py") if path.relative_to(ROOT).parts[1] not in others
+    ]
+
+    used = {command for path in python for command in _of_python(path, known)}
+    used |= {command for path in (ROOT / "worker").rglob("*.lua") for command in _of_lua(path, known)}
+    # redis-py says who it is, and pings what was idle.
+    used |= {"client|setname", "ping"}
+
+    assert used - _granted("worker") == set(), "give these to `user worker` in deploy/redis/users.acl"
+    assert _granted("worker") - used == set(), "nobody uses these: take them from `user worker`"
+
+
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [
+        ("worker", "FLUSHALL"),
+        ("worker", "CONFIG SET appendfsync no"),
+        ("worker", "GET strategies:own"),
+        ("worker", "KEYS *"),
+        ("operator", "FLUSHALL"),
+        ("operator", "CONFIG SET appendfsync no"),
+        ("operator", "SHUTDOWN"),
+        ("strategy", "DEL exec:{default}:intents"),
+        ("strategy", "XADD exec:{default}:responses * body forged"),
+        ("strategy", "HSET exec:{default}:state halted 0"),
+        ("strategy", "HSET exec:{default}:intent:i-0 response forged"),
+        ("strategy", "XTRIM exec:{default}:intents MAXLEN 0"),
+        ("strategy", "XRANGE exec:{default}:intents - +"),
+        ("strategy", "HGETALL exec:shared:{kis}"),
+        ("scaler", "XADD exec:{default}:intents * body mine"),
+        ("scaler", "XRANGE exec:{default}:intents - +"),
+    ],
+)
+def test_a_stolen_password_does_no_more_than_its_user(
+    client: Callable[[str], Any], user: str, command: str
+) -> None:
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        client(user).execute_command(*command.split())
+
+
+def test_the_scaler_sees_how_far_the_group_is_behind(client: Callable[[str], Any]) -> None:
+    client("test").xgroup_create(KEYS.intents, GROUP, id="0", mkstream=True)
+    client("strategy").xadd(KEYS.intents, {"body": b"{}"})
+
+    (group,) = client("scaler").xinfo_groups(KEYS.intents)
+
+    assert group["lag"] == 1
