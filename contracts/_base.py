@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -73,6 +73,13 @@ def _iso_time(value: Any) -> Any:
     return value
 
 
+def _version(value: Any) -> Any:
+    # To Python, and so to a Literal, true is 1.
+    if type(value) is bool:
+        raise ValueError("must be the number 1")
+    return value
+
+
 def plain(value: Decimal) -> str:
     """
     The one spelling of a decimal: no exponent, no trailing zeros (``10.50`` and ``1.05E+1`` are ``10.5``).
@@ -107,6 +114,9 @@ Quantity = Annotated[
 
 #: An aware time: ISO 8601 with an offset, or a ``datetime`` with a time zone. Numbers are refused.
 Time = Annotated[AwareDatetime, BeforeValidator(_iso_time, json_schema_input_type=AwareDatetime)]
+
+#: The version of a message's schema: the number 1.
+Version = Annotated[Literal[1], BeforeValidator(_version)]
 
 #: 1 to 64 of letters, digits and ``._:-``.
 IntentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]

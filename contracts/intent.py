@@ -6,11 +6,11 @@ from decimal import Decimal
 from enum import StrEnum
 from hashlib import blake2b
 from json import dumps
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from contracts._base import Amount, IntentId, Message, Symbol, Time, Venue, plain
+from contracts._base import Amount, IntentId, Message, Symbol, Time, Venue, Version, plain
 
 #: Bytes that ``metadata`` may take as compact JSON.
 METADATA_BYTES_MAX = 4096
@@ -46,7 +46,7 @@ class ExecutionIntent(Message):
         pydantic.ValidationError: names each field that is wrong. The intent was not sent; correct it.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Version = 1
     #: Idempotency key, made by the producer.
     intent_id: IntentId
     intent_type: IntentType
