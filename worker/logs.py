@@ -68,6 +68,7 @@ class Event(StrEnum):
     HALTED = "halted"  # warning
     RESUMED = "resumed"  # info
     NO_LIVE_WORKER = "no_live_worker"  # error
+    CANCELLED_OPEN = "cancelled_open"  # error: working orders were cancelled because no worker was alive
 
     # What we depend on
     REDIS_AWAY = "redis_away"  # warning

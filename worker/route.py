@@ -63,8 +63,10 @@ class Route:
         port: Callable[[], int],
         fail: Callable[[BaseException], None],
         start_halted: bool,
+        visiting: bool = False,
     ) -> None:
         self.name = name
+        self._visiting = visiting
         self.settings: RouteSettings = settings.routes[name]
         self.registered = False
         self._queue_was_away = False
@@ -152,6 +154,7 @@ class Route:
             skew=self._metrics.clock_skew,
             owns_stream=is_stream,
             must_be_durable=self._must_be_durable,
+            is_alive=lambda: not self._visiting and self.hung(self._clock.boottime()) is None,
         )
 
     def _wait_for_slot(self) -> None:

@@ -44,9 +44,11 @@ class Worker:
         clock: Clock | None = None,
         connect: Connect = connect,
         notify_socket: str | None = None,
+        visiting: bool = False,
     ) -> None:
         """
-        ``notify_socket`` is where systemd listens, if it does.
+        ``notify_socket`` is where systemd listens, if it does. ``visiting``: it is here for the while of a command,
+        and no worker that anybody may count on.
 
         Raises:
             ConfigError: a route cannot be built; every fault of every route is listed.
@@ -61,7 +63,7 @@ class Worker:
         self._metrics.state(WorkerState.STARTING)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
-        self.routes = self._build(names, start_halted, connect)
+        self.routes = self._build(names, start_halted, connect, visiting)
         self.health = HealthServer(
             settings.metrics_host,
             settings.metrics_port,
@@ -73,7 +75,7 @@ class Worker:
         )
         self._systemd = Notifier(notify_socket, live=self._why_not_live, ready=self._why_not_ready)
 
-    def _build(self, names: list[str], start_halted: bool, connect: Connect) -> list[Route]:
+    def _build(self, names: list[str], start_halted: bool, connect: Connect, visiting: bool) -> list[Route]:
         built: list[Route] = []
         faults: list[str] = []
         for name in names:
@@ -90,6 +92,7 @@ class Worker:
                         port=lambda: self.health.port,
                         fail=self._fail,
                         start_halted=start_halted,
+                        visiting=visiting,
                     )
                 )
             except ConfigError as error:

@@ -234,6 +234,16 @@ class RouteSettings(BaseModel):
         "How often the broker's order list is read for what became of accepted orders, at most.",
         default=10.0,
     )
+    dead_man_after: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)] = _setting(
+        "seconds, or 0 for never",
+        "NO_LIVE_WORKER is published when no worker of the route was alive for so long while its market is open.",
+        default=60.0,
+    )
+    dead_man_cancel: bool = _setting(
+        "true or false",
+        "Then halt the route and cancel its working orders, by whoever is left.",
+        default=False,
+    )
     retention: _Seconds = _setting(
         _SECONDS,
         "How long a settled intent, its response and events are kept, and a repeated intent_id is recognised.",

@@ -131,7 +131,7 @@ def _a_worker(settings: Settings, route: str, clock: Clock, connect: Connect) ->
     """One more worker of the route, in this process, on any free port."""
     quiet = settings.model_copy(update={"metrics_port": 0})
     log = configure("error", settings.log_format, secrets=settings.secrets())
-    worker = Worker(quiet, [route], log=log, clock=clock, connect=connect)
+    worker = Worker(quiet, [route], log=log, clock=clock, connect=connect, visiting=True)
     thread = threading.Thread(
         target=_run_quietly, args=(worker.run,), name=f"cancel-open-{route}", daemon=True
     )

@@ -71,7 +71,9 @@ class Upkeep:
         skew: Callable[[float], None],
         owns_stream: bool,
         must_be_durable: bool,
+        is_alive: Callable[[], bool],
     ) -> None:
+        """``is_alive``: whether others may count on this worker. It is asked before each heartbeat."""
         self._ledger = ledger
         self._engine = engine
         self._client: Any = client
@@ -80,6 +82,7 @@ class Upkeep:
         self._clock = clock
         self._worker = worker
         self._port = port
+        self._is_alive = is_alive
         self._lost = lost
         self._skew = skew
         self._keys: RouteKeys = ledger.keys
@@ -142,6 +145,9 @@ class Upkeep:
     def _beat(self) -> None:
         now = self._ledger.now_ms()
         self._tell_skew(now)
+        if not self._is_alive():
+            return
+        self._client.hset(self._keys.state, "alive_at", now)
         card = {"host": socket.gethostname(), "pid": os.getpid(), "port": self._port(), "beat": now}
         self._client.hset(self._keys.workers, self._worker, json.dumps(card))
         for name, body in self._client.hgetall(self._keys.workers).items():

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from contracts import OrderRequest, Side
+from contracts import FailsafeType, OrderRequest, Side
 from tests.conftest import RedisServer, start_redis
 from tests.limits.street import Street, orders, simulator
 from tests.process.workers import wait_until
@@ -132,3 +132,22 @@ def test_what_the_broker_does_not_cancel_is_named_with_its_reason(street: Callab
     assert told[-1]["left"] == 1
     assert [one["why"].split(":")[0] for one in told[1:-1] if not one["cancelled"]] == ["REJECTED"]
     assert rows(here)[0] == 0
+
+
+def test_when_the_last_worker_dies_the_deadman_tells_halts_and_cancels(street: Callable[..., Street]) -> None:
+    here = street(dead_man_after=2, dead_man_cancel=True)
+    worker = here.worker()
+    here.open()
+    placed = orders(2)
+    here.enqueue(placed)
+    here.answered(placed)
+    watching = here.start("deadman")
+    worker.kill()
+
+    wait_until(lambda: not still_works(here), "all is cancelled", 60)
+    watching.send(signal.SIGTERM)
+
+    assert watching.wait() == 0
+    kinds = [one.type for one in here.events()]
+    assert kinds.count(FailsafeType.NO_LIVE_WORKER) == 1
+    assert kinds[-1] == FailsafeType.HALTED

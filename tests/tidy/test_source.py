@@ -40,7 +40,7 @@ LAYERS = (
         "settler",
         "upkeep",
     },
-    {"health", "notify", "route", "runtime"},
+    {"health", "notify", "route", "stopping", "deadman", "runtime"},
     {"simulate"},
     {"cli"},
     {"demo", "__main__"},

@@ -176,6 +176,10 @@ class BaseBrokerAdapter(ABC):
         """Whether the session in which an order of ``since`` could have been taken has ended for good."""
         return False
 
+    def in_session(self, at: datetime) -> bool:
+        """Whether an order could be taken at that moment, as far as the calendar tells."""
+        return True
+
     def notices(  # noqa: B027 - many brokers say nothing by themselves
         self, heard: Callable[[OrderNotice], None], gap: Callable[[], None], stop: threading.Event
     ) -> None:

@@ -10,6 +10,7 @@ from worker import __version__
 from worker.cli import operate, tools
 from worker.cli.context import Verbs
 from worker.cli.dead import dead
+from worker.cli.deadman import deadman
 from worker.cli.simulate import simulate
 from worker.cli.submit import submit
 from worker.cli.watch import watch
@@ -47,6 +48,7 @@ app.command()(operate.status)
 app.command()(operate.intent)
 app.command()(operate.halt)
 app.command()(operate.resume)
+app.command()(deadman)
 app.add_typer(operate.guard, name="guard")
 app.add_typer(operate.doubt, name="doubt")
 app.add_typer(dead, name="dead")

@@ -12,27 +12,35 @@ from worker.errors import ConfigError
 
 contracts = typer.Typer(help="The messages, for other languages.", no_args_is_help=True)
 
-_Routes = Annotated[list[str] | None, typer.Option("--route", help="Only this route; may be repeated.")]
+RoutesOption = Annotated[list[str] | None, typer.Option("--route", help="Only this route; may be repeated.")]
 _StartHalted = Annotated[bool, typer.Option("--start-halted", help="Launch nothing until a resume.")]
 _Keep = Annotated[bool, typer.Option("--keep", help="Go on until interrupted.")]
 _Dir = Annotated[Path, typer.Option("--dir", help="Where to write.", file_okay=False)]
 _Check = Annotated[bool, typer.Option("--check", help="Write nothing; fail when a file differs.")]
 
 
-def run(ctx: typer.Context, route: _Routes = None, start_halted: _StartHalted = False) -> None:
+def run(ctx: typer.Context, route: RoutesOption = None, start_halted: _StartHalted = False) -> None:
     """Run a worker: SIGTERM drains, a second one stops.
 
     Exits 0 after a clean drain, 78 when the settings cannot be used.
     """
     desk = surroundings(ctx)
     settings = desk.settings
-    _refuse_unknown(desk, route or [])
+    refuse_unknown(desk, route or [])
+    from worker.deadman import watching_over
     from worker.runtime import run as run_worker
 
-    raise typer.Exit(run_worker(settings, route or None, start_halted))
+    others = [name for name in settings.routes if route and name not in route]
+    with watching_over(settings, others, desk.clock, desk.connect):
+        code = run_worker(settings, route or None, start_halted)
+    raise typer.Exit(code)
 
 
-def _refuse_unknown(desk: Surroundings, wanted: list[str]) -> None:
+def refuse_unknown(desk: Surroundings, wanted: list[str]) -> None:
+    """
+    Raises:
+        ConfigError: a route is in no setting of this machine.
+    """
     known = desk.settings.routes
     faults = [
         f"--route {name}: there is no such route in the settings{nearest(name, known)}"

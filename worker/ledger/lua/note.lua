@@ -1,7 +1,8 @@
--- Announce an order of the broker's list that is not ours, or should not exist, once.
+-- Announce something that was seen from outside, once: an order of the broker's list that is not ours or should not
+-- exist, or that no worker is alive.
 --
--- ARGV[ARGS]      kind    'ORPHAN_ORDER' (halts the route) | 'FOREIGN_ORDER'
--- ARGV[ARGS + 1]  mark    names the order: broker number, and intent_id where it shows one
+-- ARGV[ARGS]      kind    'ORPHAN_ORDER' (halts the route) | 'FOREIGN_ORDER' | 'NO_LIVE_WORKER'
+-- ARGV[ARGS + 1]  mark    names what was seen: broker number, and intent_id where it shows one; the last heartbeat
 -- ARGV[ARGS + 2]  fields  of the event, as JSON
 -- ARGV[ARGS + 3]  id      the intent it seems to belong to, '' for none
 -- ARGV[ARGS + 4]  state   that intent's state as read before the list was, '' for none

@@ -1,0 +1,28 @@
+"""`worker deadman`: notice from outside that no worker is alive."""
+
+from __future__ import annotations
+
+import signal
+
+import typer
+
+from worker.cli.context import note, surroundings
+from worker.cli.tools import RoutesOption, refuse_unknown
+
+
+def deadman(ctx: typer.Context, route: RoutesOption = None) -> None:
+    """Look from outside whether workers are alive; publish NO_LIVE_WORKER when none is while the market is open.
+
+    Best started on another machine than the workers, with their settings. SIGTERM ends it.
+    """
+    desk = surroundings(ctx)
+    settings = desk.settings
+    refuse_unknown(desk, route or [])
+    from worker.deadman import watching_over
+
+    names = route or list(settings.routes)
+    with watching_over(settings, names, desk.clock, desk.connect) as stop:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        note(f"watching over {', '.join(names)}")
+        stop.wait()

@@ -1,0 +1,160 @@
+"""
+Notices that no worker of a route is alive, while its market is open.
+
+A dead worker tells nobody. So this looks from outside: every worker process looks at the routes that it does not
+serve, and ``worker deadman`` is a process that does nothing else, best started on another machine.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import redis
+from pydantic import ValidationError
+
+from worker.brokers import BaseBrokerAdapter
+from worker.clock import Clock
+from worker.connection import Connect, is_unavailable
+from worker.errors import BrokerError, ConfigError, Refused, StateLost, Unavailable
+from worker.keys import RouteKeys
+from worker.ledger import Ledger, LedgerRules
+from worker.ledger.control import Control
+from worker.logs import Event, Logger, configure
+from worker.route import build_adapter
+from worker.settings import Mode, Settings
+from worker.stopping import cancel_open
+
+#: Seconds between two looks, and between two tries to cancel.
+LOOK_EVERY: Final = 1.0
+TRY_EVERY: Final = 30.0
+#: Seconds that one try to cancel may take.
+CANCEL_WITHIN: Final = 60.0
+ACTOR: Final = "deadman"
+
+
+@dataclass(slots=True)
+class _Watched:
+    name: str
+    ledger: Ledger
+    adapter: BaseBrokerAdapter | None
+    #: The outage whose orders are all cancelled, and when to try again.
+    swept: str = ""
+    try_from: float = field(default=0.0)
+
+
+class Deadman:
+    """Looks at some routes of the settings. ``step`` raises nothing that a later step may not mend."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        routes: list[str],
+        client: redis.Redis,
+        log: Logger,
+        clock: Clock,
+        connect: Connect,
+    ) -> None:
+        self._settings = settings
+        self._client: Any = client
+        self._log = log
+        self._clock = clock
+        self._connect = connect
+        wanted = [name for name in routes if settings.routes[name].mode is not Mode.OFF]
+        self._watched = [self._watch(name) for name in wanted if settings.routes[name].dead_man_after]
+
+    def run(self, stop: threading.Event) -> None:
+        """Look once a second until ``stop`` is set."""
+        while not stop.is_set():
+            self.step()
+            self._clock.wait(stop, LOOK_EVERY)
+
+    def step(self) -> None:
+        """One look at every route."""
+        for one in self._watched:
+            try:
+                self._look(one)
+            except (Unavailable, StateLost):
+                continue  # Redis is away, or the route is no more: workers tell of the first
+            except redis.RedisError as error:
+                if not is_unavailable(error):
+                    raise
+
+    def close(self) -> None:
+        for one in self._watched:
+            if one.adapter is not None:
+                one.adapter.close()
+
+    def _watch(self, name: str) -> _Watched:
+        ledger = Ledger(self._client, name, ACTOR, LedgerRules(), self._clock)
+        try:
+            adapter = build_adapter(self._settings.routes[name], self._clock)
+        except (ConfigError, ValidationError):
+            # Whether its market is open cannot be told from here: then it counts as open.
+            adapter = None
+        return _Watched(name, ledger, adapter)
+
+    def _look(self, one: _Watched) -> None:
+        outage = self._outage(one)
+        if outage is None:
+            return
+        rules = self._settings.routes[one.name]
+        message = (
+            f"no worker of the route has been alive for {rules.dead_man_after:g} s while its market is open"
+        )
+        if one.ledger.note("NO_LIVE_WORKER", f"dead:{outage}", json.dumps({"message": message})) == 1:
+            self._log.error(Event.NO_LIVE_WORKER, route=one.name, reason=message)
+        if rules.dead_man_cancel and one.swept != outage and self._clock.boottime() >= one.try_from:
+            self._cancel(one, outage)
+
+    def _outage(self, one: _Watched) -> str | None:
+        """When the last of its workers was alive, if that is too long ago and orders could be placed now."""
+        keys = RouteKeys(one.name)
+        beat = self._client.hget(keys.state, "alive_at")
+        silent = one.ledger.now_ms() - int(beat or 0)
+        if beat is None or silent < self._settings.routes[one.name].dead_man_after * 1000:
+            return None
+        is_open = one.adapter is None or one.adapter.in_session(self._clock.now())
+        return str(beat.decode()) if is_open else None
+
+    def _cancel(self, one: _Watched, outage: str) -> None:
+        Control(self._client, one.name).halt(ACTOR, "no worker of the route is alive")
+        one.try_from = self._clock.boottime() + TRY_EVERY
+        try:
+            orders = cancel_open(
+                self._settings, one.name, self._client, self._clock, self._connect, CANCEL_WITHIN
+            )
+        except (Refused, BrokerError, ConfigError) as error:
+            self._log.error(Event.CANCELLED_OPEN, route=one.name, reason=f"nothing was cancelled: {error}")
+            return
+        left = [order for order in orders if order.still_works and order.intent_id]
+        self._log.error(Event.CANCELLED_OPEN, route=one.name, found=len(orders), left=len(left))
+        if not left:
+            one.swept = outage
+
+
+@contextmanager
+def watching_over(
+    settings: Settings, routes: list[str], clock: Clock, connect: Connect
+) -> Iterator[threading.Event]:
+    """Look at these routes of the settings, in a thread, until the block ends. The event ends it earlier."""
+    stop = threading.Event()
+    if not routes:
+        yield stop
+        return
+    client = connect(settings.redis_url, client_name="execworker:deadman")
+    log = configure(settings.log_level, settings.log_format, secrets=settings.secrets())
+    watching = Deadman(settings, routes, client, log, clock, connect)
+    thread = threading.Thread(target=watching.run, args=(stop,), name="deadman", daemon=True)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join(5.0)
+        watching.close()
+        client.close()
