@@ -114,7 +114,9 @@ class Deadman:
     def _outage(self, one: _Watched) -> str | None:
         """When the last of its workers was alive, if that is too long ago and orders could be placed now."""
         keys = RouteKeys(one.name)
-        beat = self._client.hget(keys.state, "alive_at")
+        alive_at, made_at = self._client.hmget(keys.state, "alive_at", "made_at")
+        # A worker may die between making the route and its first heartbeat.
+        beat = alive_at or made_at
         silent = one.ledger.now_ms() - int(beat or 0)
         if beat is None or silent < self._settings.routes[one.name].dead_man_after * 1000:
             return None

@@ -89,9 +89,20 @@ def test_the_time_is_a_setting_and_zero_is_never(client: Any, watch: Callable[..
     assert told(client) == [FailsafeType.NO_LIVE_WORKER]
 
 
+def test_a_worker_that_died_before_its_first_heartbeat_is_an_outage_too(
+    client: Any, watch: Callable[..., Deadman]
+) -> None:
+    client.hset(KEYS.state, "made_at", 1)
+
+    watch().step()
+
+    assert told(client) == [FailsafeType.NO_LIVE_WORKER]
+
+
 def test_a_route_that_never_had_a_worker_or_trades_nothing_is_no_outage(
     client: Any, watch: Callable[..., Deadman]
 ) -> None:
+    client.hdel(KEYS.state, "made_at")
     watch().step()
     last_alive(client, 600)
     watch(mode="off").step()
