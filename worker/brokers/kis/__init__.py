@@ -5,10 +5,12 @@ Orders over the KIS Open API (한국투자증권). Needs the extra ``kis``.
 
     KISBrokerAdapter ── signs in; what a route with broker = "kis" uses
       └─ KISOrderAdapter(KISClient) ── place, cancel, look up, list
-           ├─ payload   orders → bytes           ┐
-           ├─ replies   answers → what they prove │ pure, over the dated tables
-           ├─ rows      lists → OrderRecord       │ codes.toml and facts.py
-           ├─ scan      pages → a whole list      ┘
+           ├─ payload     orders → bytes             ┐
+           ├─ replies     answers → what they prove  │ pure, over the dated tables
+           ├─ rows        lists → OrderRecord        │ codes.toml and facts.py
+           ├─ scan        pages → a whole list       │
+           ├─ executions  frames → OrderNotice       ┘
+           ├─ notices ── what KIS says by itself: one line after the other
            └─ KISClient ── one request a call; sending says whether it left; auth keeps the token
 """
 

@@ -16,7 +16,7 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_ty
 from contracts import SafetyCode
 from worker.brokers.kis.auth import AccessTokenPayload, TokenCache
 from worker.brokers.kis.codes import CodeVerdict, Then, code_row, map_broker_error_to_safety
-from worker.brokers.kis.facts import KST, TOKEN_PATH
+from worker.brokers.kis.facts import APPROVAL_PATH, KST, TOKEN_PATH
 from worker.brokers.kis.options import Credentials, KISOptions, credentials_of
 from worker.brokers.kis.payload import Call
 from worker.brokers.kis.replies import AnswersSeen, Reply, read_reply
@@ -32,7 +32,7 @@ _NO_ANSWER: Final = (httpcore2.TimeoutException, httpcore2.NetworkError, httpcor
 _CONTENT_TYPE: Final = "application/json; charset=utf-8"
 #: Seconds to write a request of one or two kilobytes.
 _WRITE_TIMEOUT: Final = 2.0
-#: Seconds to wait for the answer of the token call.
+#: Seconds to wait for the answer when a token or an approval key is asked for.
 _TOKEN_TIMEOUT: Final = 10.0
 #: Tries of one page or look-up, and the longest wait in seconds between two.
 _READ_TRIES, _READ_WAIT_MAX = 4, 4.0
@@ -131,6 +131,19 @@ class KISClient:
             assert isinstance(last, _Again)
             raise ReadFailed(last.message, code=last.code, safety_code=last.safety_code) from last
 
+    def approval_key(self) -> SecretStr:
+        """
+        A key for one WebSocket connection.
+
+        Raises:
+            BrokerError: KIS gave none now. Asking again does no harm.
+        """
+        reply = self._oauth(APPROVAL_PATH, "secretkey")
+        key = reply.text("approval_key")
+        if not key:
+            raise Rejected(f"KIS gave no approval key: {reply.shown}", code=reply.code)
+        return SecretStr(key)
+
     def close(self) -> None:
         """Close the connections and wake whoever waits. Nothing may be called after it."""
         self._closing.set()
@@ -165,20 +178,7 @@ class KISClient:
         )
 
     def _issue_token(self) -> AccessTokenPayload:
-        credentials = self.credentials
-        body = {
-            "grant_type": "client_credentials",
-            "appkey": credentials.app_key.get_secret_value(),
-            "appsecret": credentials.app_secret.get_secret_value(),
-        }
-        request = httpx2.Request(
-            "POST",
-            credentials.base_url + TOKEN_PATH,
-            headers={"content-type": _CONTENT_TYPE},
-            content=Call(TOKEN_PATH, "", body).body(),
-            extensions=self._timeouts(_TOKEN_TIMEOUT, None),
-        )
-        reply = self._answer(self._reads, request, Departure(None, _TOKEN_TIMEOUT), _use_once)
+        reply = self._oauth(TOKEN_PATH, "appsecret")
         token, life = reply.text("access_token"), _seconds(reply.fields.get("expires_in"))
         if not token or life is None:
             raise Rejected(f"KIS issued no access token: {reply.shown}", code=reply.code)
@@ -188,6 +188,23 @@ class KISClient:
             expires_in=life,
             expires_at=self.clock.now() + timedelta(seconds=life),
         )
+
+    # What the app secret is called differs from path to path.
+    def _oauth(self, path: str, secret_name: str) -> Reply:
+        credentials = self.credentials
+        body = {
+            "grant_type": "client_credentials",
+            "appkey": credentials.app_key.get_secret_value(),
+            secret_name: credentials.app_secret.get_secret_value(),
+        }
+        request = httpx2.Request(
+            "POST",
+            credentials.base_url + path,
+            headers={"content-type": _CONTENT_TYPE},
+            content=Call(path, "", body).body(),
+            extensions=self._timeouts(_TOKEN_TIMEOUT, None),
+        )
+        return self._answer(self._reads, request, Departure(None, _TOKEN_TIMEOUT), _use_once)
 
     def _request(
         self,

@@ -32,6 +32,14 @@ HOSTS: Final = {
     Environment.PAPER: "https://openapivts.koreainvestment.com:29443",
 }
 
+#: Where notices come from: WebSocket without TLS; KIS offers no other. (portal, 2026-09-30)
+NOTICE_HOSTS: Final = {
+    Environment.REAL: "ws://ops.koreainvestment.com:21000",
+    Environment.PAPER: "ws://ops.koreainvestment.com:31000",
+}
+
+NOTICE_PATH: Final = "/tryitout"
+APPROVAL_PATH: Final = "/oauth2/Approval"
 TOKEN_PATH: Final = "/oauth2/tokenP"
 ORDER_PATH: Final = "/uapi/domestic-stock/v1/trading/order-cash"
 CHANGE_PATH: Final = "/uapi/domestic-stock/v1/trading/order-rvsecncl"
@@ -73,6 +81,10 @@ US_ORDER_IDS: Final = {
 US_CHANGE_ID: Final = TrId("TTTT1004U", "VTTT1004U")
 US_DAILY_ID: Final = TrId("TTTS3035R", "VTTS3035R")
 
+#: Execution notices. One subscription covers all accounts of an HTS id.
+NOTICE_ID: Final = TrId("H0STCNI0", "H0STCNI9")
+US_NOTICE_ID: Final = TrId("H0GSCNI0", "H0GSCNI9")
+
 #: Trading days ahead. Real only; paper has no such call.
 HOLIDAY_ID: Final = "CTCA0903R"
 
@@ -91,3 +103,10 @@ LEDGER_RATE_LIMIT: Final = 1.0
 
 #: One token a minute and app key; sooner is EGW00133.
 TOKEN_INTERVAL: Final = 60.0
+
+#: Seconds without a word, not even a PINGPONG, after which nobody is there any more; KIS names no number. (field
+#: reports, 2026-09: one comes every ten seconds or so [?])
+NOTICE_SILENCE: Final = 60.0
+#: Seconds until KIS has forgotten a connection that broke off; sooner it answers OPSP8996. (field reports, 2026-09: up to
+#: a minute)
+NOTICE_FORGETS: Final = 15.0

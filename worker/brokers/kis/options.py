@@ -63,6 +63,9 @@ class KISOptions(ClosedOptions):
     credentials: Annotated[Path | None, BeforeValidator(_revealed)] = None
     #: ``12345678-01``.
     account: Annotated[str, Field(repr=False)]
+    #: The HTS id of the account's owner, to whom KIS tells executions at once. Without it orders are followed by the
+    #: list alone.
+    hts_id: Annotated[str | None, Field(repr=False, pattern=r"^[!-~]{1,40}$")] = None
     #: A simulator's address, on this machine. KIS's own hosts need none.
     base_url: str | None = None
     #: Where an order goes that names no venue.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar, Final, Self
 
 from pydantic import BaseModel
 
-from contracts import Code, OrderQuery, OrderRecord, OrderRequest, OrderResponse, OrderScan
+from contracts import Code, OrderNotice, OrderQuery, OrderRecord, OrderRequest, OrderResponse, OrderScan
 from worker.brokers.base import BaseBrokerAdapter
 from worker.brokers.kis import facts
 from worker.brokers.kis.client import KISClient
@@ -17,6 +18,7 @@ from worker.brokers.kis.denied import PretradeDenied
 from worker.brokers.kis.facts import Environment
 from worker.brokers.kis.holidays import Holidays
 from worker.brokers.kis.lists import DAYS_MAX, daily_call, us_daily_call
+from worker.brokers.kis.notices import KISNotices
 from worker.brokers.kis.numbers import OrderNumber
 from worker.brokers.kis.options import KISOptions
 from worker.brokers.kis.payload import (
@@ -34,7 +36,7 @@ from worker.brokers.kis.rows import KISOrderRecord, ReadRows, domestic_orders, u
 from worker.brokers.kis.scan import DOMESTIC, US, Listing, read_list
 from worker.clock import Clock
 from worker.errors import Rejected
-from worker.markets import Calendar, Country, Venue, check
+from worker.markets import Calendar, Country, State, Venue, check, session
 
 #: A moment at which every venue is open and takes all that it ever takes, for a server that never closes.
 _ALWAYS: Final = {
@@ -58,6 +60,8 @@ class OrderRules:
     funds: frozenset[str] = frozenset()
     #: Seconds; the dated fact when absent.
     visibility_lag: float | None = None
+    #: Whose notices are heard; none without it.
+    hts_id: str | None = field(default=None, repr=False)
 
 
 class KISOrderAdapter(BaseBrokerAdapter):
@@ -99,6 +103,7 @@ class KISOrderAdapter(BaseBrokerAdapter):
             calendar=Calendar.from_options(read.calendar, {Country.KR: holidays.is_open}),
             funds=read.funds,
             visibility_lag=read.visibility_lag,
+            hts_id=read.hts_id,
         )
         return cls(client, rules, holidays)
 
@@ -159,10 +164,24 @@ class KISOrderAdapter(BaseBrokerAdapter):
         whole = all(not listing.fault and not read.faults for read, listing in parts)
         return OrderScan(tuple(sorted(orders, key=_age)), complete=whole and reaches == first)
 
+    def in_session(self, at: datetime) -> bool:
+        """Also while nobody knows whether the day trades."""
+        rules = self._rules
+        if not rules.check_hours:
+            return True
+        venues = [Venue(rules.venue or KR_VENUES[0]), *([Venue("NASD")] if rules.us else [])]
+        return any(session(one, at, calendar=rules.calendar).state is not State.CLOSED for one in venues)
+
     def session_over(self, symbol: str, since: datetime) -> bool:
         """When the date of ``since`` is past where the symbol trades: Korea's for Korean stocks, else New York's."""
         zone = facts.KST if is_korean(symbol) else facts.NEW_YORK
         return since.astimezone(zone).date() < self._clock.now().astimezone(zone).date()
+
+    def notices(
+        self, heard: Callable[[OrderNotice], None], gap: Callable[[], None], stop: threading.Event
+    ) -> None:
+        if self._rules.hts_id is not None:
+            KISNotices(self.client, self._rules.hts_id, us=self._rules.us).listen(heard, gap, stop)
 
     def close(self) -> None:
         self.client.close()
