@@ -143,6 +143,18 @@ def test_an_execution_tells_its_own_shares_and_price_only(ear: Ear) -> None:
     ]
 
 
+def test_two_executions_that_are_the_same_in_all_are_counted_once_and_left_to_the_list(ear: Ear) -> None:
+    ear()
+    ear(**execution(4, "71000"))
+
+    with pytest.raises(Untold):
+        ear(**execution(4, "71000"))
+    later = ear(**execution(4, "71000"), STCK_CNTG_HOUR="100001")
+
+    assert later is not None
+    assert later.filled_quantity == 4
+
+
 def test_a_cancel_that_is_only_received_says_nothing_yet(ear: Ear) -> None:
     ear()
 

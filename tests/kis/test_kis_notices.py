@@ -367,6 +367,26 @@ def test_a_server_that_is_away_is_tried_again() -> None:
     assert (len(turned_away), len(server.wires)) == (1, 1)
 
 
+def test_keys_follow_no_redirect() -> None:
+    elsewhere = ScriptedKIS(stay)
+
+    def send_away(one: socket.socket) -> None:
+        one.sendall(http(b"", 302, location=f"{elsewhere.url.replace('http', 'ws')}/tryitout"))
+        one.close()
+
+    clock = PacedClock()
+    server = ScriptedKIS(stay)
+    server.before_handshake = send_away
+    with (
+        elsewhere.serve(),
+        in_front_of(server, clock) as adapter,
+        listening(adapter) as listener,
+    ):
+        until(lambda: len(clock.waits) >= 2)
+
+    assert (elsewhere.wires, listener.told) == ([], [])
+
+
 def test_a_sign_of_life_goes_back_as_it_came() -> None:
     ping = '{"header": {"tr_id":"PINGPONG", "datetime":"20261123100000"}}'
     back: list[str | bytes] = []

@@ -9,7 +9,7 @@ left to KIS's list, which shows both.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -34,8 +34,8 @@ _AFTER_SYMBOL: Final = 8
 _US_MARKET_AT: Final = 18
 #: The hour in Seoul at which no US order of the day before is left: New York's last session ends at 10:00 at the latest.
 _NOON: Final = 12
-#: Orders that are remembered.
-_REMEMBERED: Final = 10_000
+#: Orders that are remembered, and executions.
+_REMEMBERED, _EXECUTIONS = 10_000, 256
 
 _NUMBER: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 _DIGITS: Final = re.compile(r"[0-9]{0,16}", re.ASCII)
@@ -152,6 +152,7 @@ class Hearing:
         """``account`` is its ten digits. Records of the customer's other accounts come on the same line."""
         self._account = account
         self._orders: OrderedDict[tuple[str, str, str], _Heard] = OrderedDict()
+        self._executions: deque[Record] = deque(maxlen=_EXECUTIONS)
 
     def tell(self, record: Record, at: datetime) -> OrderNotice | None:
         """
@@ -192,6 +193,10 @@ class Hearing:
     def _executed(self, record: Record, at: datetime) -> OrderNotice:
         if not record.amount or not record.price:
             raise FrameFault("an execution without an amount or a price")
+        # They have no number. Two that are the same in all may be one that came twice, and no share is counted twice.
+        if record in self._executions:
+            raise Untold("an execution like one before")
+        self._executions.append(record)
         heard = self._heard(record, record.number)
         if heard is not None:
             heard.gone += record.amount

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -60,20 +62,24 @@ class Line:
             LineDown: nobody answers there, or not as a WebSocket.
         """
         end = ExitStack()
+        place = urlsplit(url)
         try:
-            # Straight there, as the orders go; and KIS has a sign of life of its own.
+            # Given a socket, the library neither asks a proxy nor follows a redirect: the keys go there and nowhere else.
+            reached = socket.create_connection((place.hostname, place.port), timeout)
+            reached.settimeout(None)
+            # KIS has a sign of life of its own.
             connection = end.enter_context(
                 connect(
                     url,
+                    sock=reached,
                     open_timeout=timeout,
                     close_timeout=_FAREWELL,
                     ping_interval=None,
                     compression=None,
-                    proxy=None,
                     logger=_library_log,
                 )
             )
-        except (OSError, WebSocketException) as error:
+        except (OSError, ValueError, WebSocketException) as error:
             raise LineDown(f"KIS's WebSocket cannot be reached: {type(error).__name__}: {error}") from error
         return cls(connection, end, clock)
 

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import closing
 from typing import Final
 
@@ -115,12 +115,10 @@ class KISNotices:
     def _open(self, stop: threading.Event) -> Line | None:
         found: Future[Line] = Future()
         threading.Thread(target=self._open_into, args=(found, stop), name="kis-line", daemon=True).start()
-        while not (stop.is_set() and found.cancel()):
-            try:
-                return found.result(_LOOK)
-            except TimeoutError:
-                continue
-        return None
+        while not wait([found], _LOOK).done:
+            if stop.is_set() and found.cancel():
+                return None
+        return found.result()
 
     def _open_into(self, found: Future[Line], stop: threading.Event) -> None:
         try:
