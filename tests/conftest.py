@@ -50,6 +50,10 @@ def _intent_json() -> Callable[..., bytes]:
     return intent_json
 
 
+#: The program that the suites on a real Redis run on. Point it at another version to test that one.
+REDIS_SERVER = os.environ.get("EXECWORKER_TEST_REDIS_SERVER") or "redis-server"
+
+
 class RedisServer:
     """A redis-server, on a loopback port and a unix socket; it may be stopped and started again."""
 
@@ -103,7 +107,7 @@ class RedisServer:
         }
         process = subprocess.Popen(
             [
-                "redis-server",
+                REDIS_SERVER,
                 *(word for pair in options.items() for word in (f"--{pair[0]}", pair[1])),
                 *self._options,
             ],
@@ -135,8 +139,8 @@ def _free_port() -> int:
 
 def start_redis(*options: str) -> RedisServer:
     """A fresh redis-server; the caller stops it. Skips the test where there is none, and fails it in CI."""
-    if shutil.which("redis-server") is None:
-        reason = "no redis-server on PATH"
+    if shutil.which(REDIS_SERVER) is None:
+        reason = f"no {REDIS_SERVER} on PATH"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)

@@ -60,6 +60,8 @@ class Line:
         self._pool: Any = client.connection_pool
         self._connection: Any = None
         self._out: deque[Reply] = deque()
+        #: Commands sent so far.
+        self.sent = 0
 
     def send(self, *command: Any) -> Reply:
         """
@@ -76,6 +78,7 @@ class Line:
             raise
         reply = Reply(self)
         self._out.append(reply)
+        self.sent += 1
         return reply
 
     def eval(self, text: str, digest: str, keys: Sequence[str], args: Sequence[Any]) -> Sent:
@@ -111,6 +114,18 @@ class Line:
         """
         link = getattr(self._connect(), "_sock", None)
         return link.fileno() if isinstance(link, socket.socket) else None
+
+    @property
+    def address(self) -> str:
+        """
+        Where the server is, as this client reached it.
+
+        Raises:
+            redis.RedisError: the server is away.
+        """
+        connection = self._connect()
+        host, port = getattr(connection, "host", None), getattr(connection, "port", None)
+        return f"{host}:{port}" if host else str(getattr(connection, "path", ""))
 
     def close(self) -> None:
         """Hang up. It may be used again."""

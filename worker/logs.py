@@ -77,6 +77,8 @@ class Event(StrEnum):
     QUEUE_AWAY = "queue_away"  # warning
     QUEUE_BACK = "queue_back"  # info
     STATE_LOST = "state_lost"  # error
+    SERVER_CHANGED = "server_changed"  # warning: nothing launches until the broker's list has been compared
+    SERVER_RECONCILED = "server_reconciled"  # warning
     DURABILITY_WEAK = "durability_weak"  # warning
     CLOCK_SKEWED = "clock_skewed"  # warning
     BROKER_AUTHENTICATED = "broker_authenticated"  # info

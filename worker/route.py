@@ -19,8 +19,8 @@ from worker.brokers import (
     create_broker_for_execution,
 )
 from worker.clock import Clock
-from worker.connection import Connect
-from worker.durability import weaknesses
+from worker.connection import Connect, on_connect
+from worker.durability import Confirmation, weaknesses
 from worker.engine import Engine, EngineRules
 from worker.errors import BrokerError, ConfigError, StateLost, Unavailable
 from worker.fills import Follower, FollowRules, Working
@@ -29,10 +29,12 @@ from worker.intake import Delivery, Intake
 from worker.journal import Journal
 from worker.keys import SHARED
 from worker.ledger import USER_TIMEOUT, Ledger, LedgerRules
+from worker.ledger.identity import ServerWatch
 from worker.ledger.registry import enlist
 from worker.line import Line
 from worker.logs import Event, Logger
 from worker.metrics import Metrics
+from worker.reconciler import Reconciler
 from worker.resolver import Resolver, ResolverRules
 from worker.sender import Sender
 from worker.settings import Mode, RouteSettings, Settings
@@ -83,9 +85,12 @@ class Route:
         self._adapter = build_adapter(self.settings, clock)
         self._broker = build_broker(self.settings, self._adapter, clock)
         lag = self._adapter.visibility_lag if self._adapter else 0.0
-        rules = _ledger_rules(self.settings, self._adapter)
+        self._confirmation = Confirmation.of(settings)
+        rules = _ledger_rules(self.settings, self._adapter, self._confirmation)
         self._line = Line(self._client)
-        self._ledger = Ledger(self._client, name, worker, rules, clock, self._line)
+        self._watch = ServerWatch()
+        on_connect(self._client, self._watch.look)
+        self._ledger = Ledger(self._client, name, worker, rules, clock, self._line, self._watch)
         self._build_engine(settings, connect, port)
         self._build_resolver(lag)
         self._build_follower()
@@ -154,6 +159,7 @@ class Route:
             skew=self._metrics.clock_skew,
             owns_stream=is_stream,
             must_be_durable=self._must_be_durable,
+            confirmation=self._confirmation,
             is_alive=lambda: not self._visiting and self.hung(self._clock.boottime()) is None,
         )
 
@@ -183,6 +189,7 @@ class Route:
                 self._clock,
                 self._worker,
             )
+            self._reconciler = Reconciler(self._ledger, self._adapter, self._log, self._clock)
 
     def _build_follower(self) -> None:
         self._follower = None
@@ -321,11 +328,14 @@ class Route:
 
     def _register(self) -> None:
         route = self.settings
+        self._watch.admitted = ""
         enlist(self._client, self.name, broker=route.broker, mode=route.mode, account=route.account)
         is_live = route.mode is Mode.LIVE and route.live_allowed
-        if self._must_be_durable and (faults := weaknesses(self._client)):
+        if self._must_be_durable and (faults := weaknesses(self._client, self._confirmation)):
             raise ConfigError(_weak(self.name, faults))
         how = self._ledger.register(broker=route.broker, mode=route.mode, start_halted=is_live)
+        if how == "changed":
+            self._log.warning(Event.SERVER_CHANGED)
         if self._start_halted:
             self._ledger.command("halt", self._worker, "started with --start-halted")
             self._start_halted = False
@@ -361,6 +371,7 @@ class Route:
         self._prepare()
         while resolver is not None and self._wait_until_registered() and not self._stop_sides.is_set():
             try:
+                self._reconciler.step()
                 resolver.step()
                 if self._clock.boottime() >= next_scan:
                     interval = self.settings.orphan_scan_interval
@@ -458,7 +469,9 @@ def _venue(route: RouteSettings) -> str | None:
     return str(venue) if venue else None
 
 
-def _ledger_rules(route: RouteSettings, adapter: BaseBrokerAdapter | None) -> LedgerRules:
+def _ledger_rules(
+    route: RouteSettings, adapter: BaseBrokerAdapter | None, confirmation: Confirmation
+) -> LedgerRules:
     return LedgerRules(
         lease=route.lease,
         retention=route.retention,
@@ -468,6 +481,7 @@ def _ledger_rules(route: RouteSettings, adapter: BaseBrokerAdapter | None) -> Le
         visibility_lag=adapter.visibility_lag if adapter else 0.0,
         rate_limit=route.rate_limit or (adapter.rate_limit if adapter else None),
         future_skew=route.future_skew,
+        confirmation=confirmation,
     )
 
 

@@ -139,6 +139,16 @@ _SECONDS = "seconds above 0"
 _YES_OR_NO = "true or false"
 
 
+#: The scheme of each Redis URL, and that of the queue on the same server.
+_QUEUE_SCHEMES: Final = {
+    "redis": "redis-streams",
+    "rediss": "rediss-streams",
+    "unix": "redis-streams+unix",
+    "redis+sentinel": "redis-streams+sentinel",
+    "rediss+sentinel": "rediss-streams+sentinel",
+}
+
+
 class RouteSettings(BaseModel):
     """One route: a queue bound to a broker, an account, a guard and limits."""
 
@@ -285,9 +295,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
-    redis_url: Annotated[SecretUrl, _with_scheme("redis", "rediss", "unix")] = _setting(
-        "a URL that begins with redis://, rediss:// or unix://",
-        "The Redis that holds the ledger, the guard and the streams.",
+    redis_url: Annotated[SecretUrl, _with_scheme(*_QUEUE_SCHEMES)] = _setting(
+        "a URL that begins with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://",
+        "The Redis that holds the ledger, the guard and the streams. With sentinels: "
+        "`redis+sentinel://a:26379,b:26379,c:26379/SERVICE/DB`.",
         default=SecretUrl("redis://127.0.0.1:6379/0"),
     )
     queue_url: Annotated[SecretUrl, _with_scheme()] = _setting(
@@ -295,6 +306,21 @@ class Settings(BaseSettings):
         "Where intents are taken from, as a kombu URL.",
         default_factory=lambda data: _queue_beside(data.get("redis_url")),
         shown="the same server through `redis-streams://`",
+    )
+    confirm_replicas: Annotated[_Whole, Field(ge=0, le=5)] = _setting(
+        "a whole number from 0 to 5",
+        "So many replicas must have a launch, an answer, a trip or a halt before it counts (`WAIT`). "
+        "What they do not confirm is not sent and not acknowledged.",
+        default=0,
+    )
+    confirm_fsync: bool = _setting(
+        _YES_OR_NO,
+        "It must be on the disk as well, of the primary and of those replicas (`WAITAOF`, Redis 7.2 or newer). "
+        "For servers without `appendfsync always`.",
+        default=False,
+    )
+    confirm_timeout: Annotated[_Seconds, Field(le=4)] = _setting(
+        "seconds above 0, at most 4", "How long one such confirmation may take.", default=1.0
     )
     metrics_host: Annotated[str, Field(min_length=1)] = _setting(
         "an address of this machine", "Where `/metrics` and the probes are served.", default="127.0.0.1"
@@ -599,10 +625,7 @@ def _cannot_read(file: object, error: Exception) -> str:
 
 def _queue_beside(redis_url: SecretUrl | None) -> SecretUrl:
     scheme, _, rest = (redis_url or SecretUrl("redis://")).partition("://")
-    queue_scheme = {"redis": "redis-streams", "rediss": "rediss-streams", "unix": "redis-streams+unix"}[
-        scheme
-    ]
-    return SecretUrl(f"{queue_scheme}://{rest}")
+    return SecretUrl(f"{_QUEUE_SCHEMES[scheme]}://{rest}")
 
 
 def _stderr_is_a_terminal() -> bool:

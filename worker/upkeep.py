@@ -15,7 +15,7 @@ import redis
 from contracts import GuardState
 from worker.clock import Clock
 from worker.connection import is_unavailable
-from worker.durability import weaknesses
+from worker.durability import Confirmation, weaknesses
 from worker.engine import Engine
 from worker.errors import StateLost, Unavailable
 from worker.keys import GROUP, RouteKeys
@@ -71,6 +71,7 @@ class Upkeep:
         skew: Callable[[float], None],
         owns_stream: bool,
         must_be_durable: bool,
+        confirmation: Confirmation,
         is_alive: Callable[[], bool],
     ) -> None:
         """``is_alive``: whether others may count on this worker. It is asked before each heartbeat."""
@@ -83,6 +84,7 @@ class Upkeep:
         self._worker = worker
         self._port = port
         self._is_alive = is_alive
+        self._confirmation = confirmation
         self._lost = lost
         self._skew = skew
         self._keys: RouteKeys = ledger.keys
@@ -222,7 +224,7 @@ class Upkeep:
 
     def _check_durability(self) -> None:
         """A live route on a server that became weak under it (a fail-over, a CONFIG SET) stops."""
-        if faults := weaknesses(self._client):
+        if faults := weaknesses(self._client, self._confirmation):
             reason = "Redis may forget a launch: " + "; ".join(faults)
             if self._ledger.command("halt", self._worker, reason)[0] == "done":
                 self._log.error(Event.DURABILITY_WEAK, reason=reason)

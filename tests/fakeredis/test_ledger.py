@@ -469,7 +469,7 @@ def test_a_server_that_forgot_the_route_sends_nothing_and_comes_back_halted(benc
 
     assert ledger.register(broker="simulated", mode="paper", start_halted=False) == "halted"
     bench.claim(ledger, "a")
-    assert isinstance(bench.launch(ledger, "a"), Barred)
+    assert isinstance(bench.launch(ledger, "a"), Later)
 
 
 def test_a_live_route_without_a_history_starts_halted(bench: Bench) -> None:

@@ -35,6 +35,7 @@ LAYERS = (
         "intake",
         "journal",
         "reading",
+        "reconciler",
         "resolver",
         "sender",
         "settler",

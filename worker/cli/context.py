@@ -92,9 +92,10 @@ class Surroundings:
         raise typer.BadParameter(f"say which of {', '.join(sorted(known))}", param_hint="--route")
 
     def control(self, route: str) -> Control:
+        from worker.durability import Confirmation
         from worker.ledger.control import Control
 
-        return Control(self.client, route)
+        return Control(self.client, route, Confirmation.of(self.settings))
 
 
 def surroundings(ctx: typer.Context) -> Surroundings:

@@ -19,17 +19,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import redis
 
 from worker.clock import Clock
-from worker.connection import is_unavailable
+from worker.connection import ServerChanged, is_unavailable
+from worker.durability import Confirmation
 from worker.errors import StateLost, Unavailable
 from worker.keys import GROUP, RouteKeys
 from worker.ledger import scripts
+from worker.ledger.confirm import Confirmer
+from worker.ledger.identity import ServerWatch, who_answers
 from worker.ledger.records import (
     Barred,
     Buried,
@@ -51,6 +54,7 @@ from worker.ledger.records import (
     Settled,
     Settlement,
     Stale,
+    Unsure,
 )
 from worker.line import Line
 
@@ -80,9 +84,16 @@ class LedgerRules:
     #: Calls a second that the broker takes of the whole route; ``None`` for no limit.
     rate_limit: float | None = None
     future_skew: float = 5.0
+    #: What must hold of a write before it counts.
+    confirmation: Confirmation = field(default_factory=Confirmation)
 
 
 T = TypeVar("T")
+
+#: The scripts whose writes are waited for, where confirmations are wanted: what they note or answer is acted upon.
+_CONFIRMED = frozenset(
+    {"claim", "launch", "settle", "cancel", "control", "resolve", "bury", "note", "reconcile"}
+)
 
 #: What the kernel may still deliver for a sender that has died or timed out (TCP_USER_TIMEOUT), in seconds.
 USER_TIMEOUT = 1.0
@@ -105,8 +116,12 @@ class Ledger:
         rules: LedgerRules,
         clock: Clock,
         line: Line | None = None,
+        watch: ServerWatch | None = None,
     ) -> None:
-        """``line`` carries calls whose answers are not waited for; without one they are made on the spot."""
+        """
+        ``line`` carries calls whose answers are not waited for; without one they are made on the spot. ``watch`` sees
+        the client's connections, and is told which server to let through.
+        """
         self.keys = RouteKeys(route)
         self.rules = rules
         self._client = client
@@ -134,28 +149,72 @@ class Ledger:
         )
         self._quiet_ms = _ms(rules.order_timeout + USER_TIMEOUT + rules.visibility_lag)
         self._slots = _slots(rules.rate_limit)
+        self._watch = watch or ServerWatch()
+        #: The highest number of a launch that this worker has seen.
+        self._sequence = 0
+        self._confirmer = (
+            Confirmer(client, line, rules.confirmation, k.state) if rules.confirmation.is_wanted else None
+        )
 
     def register(self, *, broker: str, mode: str, start_halted: bool) -> str:
         """
-        Find or make the route's state. Returns ``found``, ``made``, or ``halted`` when it was made halted:
-        a live route without a history, or one whose history was lost under this worker.
+        Find or make the route's state, on the server that answers now; from here on the ``watch`` admits no other.
+
+        Returns ``found``, ``made``, or ``halted`` when it was made halted: a live route without a history, or one
+        whose history was lost under this worker; or ``changed`` when this server may have forgotten what the last
+        one acknowledged: what was launched is in doubt, and nothing launches until `reconciled`.
         """
         known, self.incarnation = self.incarnation, ""
+        line = self._line or Line(self._client)
         try:
-            incarnation, how = self._call(
-                "register",
-                new_token(),
-                known,
-                self.rules.max_consecutive_failures,
-                int(start_halted),
-                broker,
-                mode,
-            )
+            with self._unavailable():
+                server = who_answers(line)
+                ask = (
+                    new_token(),
+                    known,
+                    self.rules.max_consecutive_failures,
+                    int(start_halted),
+                    broker,
+                    mode,
+                    server.run_id,
+                    server.address,
+                    int(server.remembers),
+                    self._sequence if known else 0,
+                    self._quiet_ms,
+                )
+                incarnation, how = scripts.ask(
+                    line, "register", self._key_list, (*self._context(), *ask)
+                ).get()
+                self._watch.admitted = server.run_id
         except Unavailable:
             self.incarnation = known
             raise
-        self.incarnation = incarnation.decode()
+        finally:
+            if line is not self._line:
+                line.close()
+        self.incarnation, self._sequence = incarnation.decode(), 0
+        if how != b"found":
+            # Connections that lead elsewhere are made anew, and looked at.
+            self._client.connection_pool.disconnect(inuse_connections=False)
         return str(how.decode())
+
+    def unsure(self) -> Unsure | None:
+        """
+        What the route waits for since its server changed, if it is this worker's turn to compare the broker's list
+        with the ledger.
+        """
+        with self._unavailable():
+            if not self._client.hexists(self.keys.state, "unsure_since"):
+                return None
+        answer = self._call("reconcile", "look")
+        return Unsure(answer[1], answer[2] / 1000) if answer[0] == b"unsure" else None
+
+    def reconciled(self, unsure: Unsure, strays: int) -> bool:
+        """
+        Launch again: the broker's list was compared. With ``strays``, orders in it that no entry accounts for, every
+        intent from before the change is in doubt when its turn comes. False: the server has changed once more.
+        """
+        return bool(self._call("reconcile", "end", unsure.since, strays)[0] == b"ended")
 
     def claim(self, entries: Sequence[Entry], room: int = 0) -> list[Claim]:
         """
@@ -171,7 +230,9 @@ class Ledger:
         limits = (0 if self.rules.rate_limit else room, self._quiet_ms, _ms(self.rules.future_skew))
 
         def read(answers: list[Any]) -> list[Claim]:
-            return [_claim(answer, started, self.rules.order_timeout) for answer in answers]
+            claims = [_claim(answer, started, self.rules.order_timeout) for answer in answers]
+            self._note_sequence(claims)
+            return claims
 
         return self._ask(read, "claim", *limits, *chain.from_iterable(entries))
 
@@ -184,7 +245,9 @@ class Ledger:
         started = self._clock.boottime()
         limits = (self._quiet_ms, _ms(self.rules.future_skew), *self._slots)
         answers = self._call("launch", *limits, *chain.from_iterable(wanted))
-        return [_launch(answer, started, self.rules.order_timeout) for answer in answers]
+        launches = [_launch(answer, started, self.rules.order_timeout) for answer in answers]
+        self._note_sequence(launches)
+        return launches
 
     def settle(self, ends: Sequence[Settlement], want: int = 0) -> tuple[list[Settled], list[Handed]]:
         """Close these intents, publish their answers and events, and take up to ``want`` lane heads in turn."""
@@ -370,8 +433,16 @@ class Ledger:
         how, detail = self._call("control", verb, actor, reason)
         return how.decode(), detail.decode()
 
+    def _note_sequence(self, answers: Sequence[Claim | Launch]) -> None:
+        for answer in reversed(answers):
+            if isinstance(answer, Launched):
+                self._sequence = max(self._sequence, answer.sequence)
+                return
+
     def _call(self, name: str, *args: Any) -> Any:
         with self._unavailable():
+            if self._confirmer is not None and name in _CONFIRMED:
+                return self._confirmer.call(name, self._key_list, (*self._context(), *args))
             return scripts.call(self._client, name, self._key_list, (*self._context(), *args))
 
     def _ask(self, read: Callable[[Any], T], name: str, *args: Any) -> Asked[T]:
@@ -380,10 +451,11 @@ class Ledger:
             return Asked(lambda: answer)
         with self._unavailable():
             sent = scripts.ask(self._line, name, self._key_list, (*self._context(), *args))
+        confirmer, mark = self._confirmer, self._line.sent
 
         def get() -> T:
             with self._unavailable():
-                return read(sent.get())
+                return read(sent.get() if confirmer is None else confirmer.get(sent, mark))
 
         return Asked(get)
 
@@ -420,6 +492,8 @@ class _Unavailable:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             return
+        if isinstance(error, ServerChanged):
+            raise StateLost(str(error)) from error
         if isinstance(error, redis.RedisError) and is_unavailable(error):
             raise Unavailable(f"Redis does not answer: {error}") from error
         if isinstance(error, redis.ResponseError) and "STATELOST" in str(error):

@@ -14,6 +14,7 @@ import redis
 from contracts import Code, ExecutionResponse, GuardState, Outcome, dump, load_intent, load_response
 from worker.clock import SystemClock
 from worker.connection import is_unavailable
+from worker.durability import Confirmation
 from worker.errors import Refused, Unavailable
 from worker.evidence import order_key
 from worker.keys import GROUP, ROUTES, RouteKeys
@@ -98,17 +99,18 @@ class Control:
     """
     One route, as an operator sees and steers it. Needs no worker to be alive.
 
-    Every method raises ``Unavailable`` when Redis does not answer.
+    Every method raises ``Unavailable`` when Redis does not answer, or does not confirm in time what was written.
     """
 
-    def __init__(self, client: redis.Redis, route: str) -> None:
+    def __init__(self, client: redis.Redis, route: str, confirmation: Confirmation | None = None) -> None:
         self._client: Any = client
+        self._rules = LedgerRules(confirmation=confirmation or Confirmation())
         self._keys = RouteKeys(route)
         self._ledger = self._as("operator")
 
     def _as(self, actor: str) -> Ledger:
         """The ledger in the name of a person, so that the audit shows who it was."""
-        return Ledger(self._client, self._keys.route, actor, LedgerRules(), SystemClock())
+        return Ledger(self._client, self._keys.route, actor, self._rules, SystemClock())
 
     def halt(self, actor: str, reason: str) -> bool:
         """Stop all launches of the route, on every worker. False: it was halted already."""

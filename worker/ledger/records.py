@@ -167,6 +167,15 @@ class Doubt:
     target_reference: str
 
 
+class Unsure(NamedTuple):
+    """The server has changed, and may have forgotten launches; nothing launches until that is cleared up."""
+
+    #: Milliseconds on Redis's clock: when the change was found.
+    since: int
+    #: Seconds until all that was launched before it shows in the broker's list.
+    left: float
+
+
 class Owner(NamedTuple):
     """Whose an order is."""
 

@@ -24,18 +24,19 @@ def source(name: str) -> str:
 
 
 @cache
-def _digest(name: str) -> str:
+def digest(name: str) -> str:
+    """What the server knows a script by."""
     return sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
 def ask(line: Line, name: str, keys: Sequence[str], args: Sequence[Any]) -> Sent:
     """Send a call of one script."""
-    return line.eval(source(name), _digest(name), keys, args)
+    return line.eval(source(name), digest(name), keys, args)
 
 
 def call(client: redis.Redis, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
     """Run one script. A server that has forgotten it (restart, SCRIPT FLUSH) is told it again; nothing ran until then."""
     try:
-        return client.evalsha(_digest(name), len(keys), *keys, *args)
+        return client.evalsha(digest(name), len(keys), *keys, *args)
     except redis.exceptions.NoScriptError:
         return client.eval(source(name), len(keys), *keys, *args)

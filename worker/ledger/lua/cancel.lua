@@ -14,7 +14,8 @@
 --         {'unknown'}          nothing is known of the target; should it come, it is answered CANCELLED
 --         {'done', response}   the target has ended without an order; the stored JSON
 --         {'waiting'}          the target is being sent or in doubt, or another CANCEL is open: handed out again soon
---         {'later', ms}        the broker's call limit: ask again then; no order goes before it
+--         {'later', ms}        the broker's call limit, or a server that has changed and is not cleared up: ask
+--                              again then; no order goes before it
 --         {'expired'}          the CANCEL itself is too old
 --         {'stale'}            it is not yours: send nothing, write nothing
 local id, token, attempt = ARGV[ARGS], ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])
@@ -50,6 +51,16 @@ local function wait()
   return {'waiting'}
 end
 
+-- The target may have been launched on a server that is gone.
+local gates = redis.call('HMGET', K.state, 'unsure_since', 'suspect_until')
+if gates[1] and state ~= 'settled' then return {'later', 200} end
+if state == 'claimed' or state == 'parked' then
+  local created = tonumber(string.match(redis.call('HGET', key, 'times'), '^%d+'))
+  if created <= tonumber(gates[2] or -1) then
+    if state == 'parked' then redis.call('ZADD', K.open, 'XX', now_ms, target) end
+    return wait()
+  end
+end
 if not state or state == 'tombstone' then
   redis.call('HSET', key, 'state', 'tombstone', 'cancel', id)
   redis.call('PEXPIRE', key, retention_ms)

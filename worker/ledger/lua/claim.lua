@@ -17,7 +17,7 @@
 --                  {'conflict', fingerprint}  same id, other content; nothing was changed
 local room, quiet_ms, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
 local gates = read_gates(quiet_ms)
-if gates.halted or not gates.admits then room = 0 end
+if gates.halted or not gates.admits or gates.unsure then room = 0 end
 local first_sequence = gates.sequence
 local answers = {}
 local GRANTED, PARKED = {'granted'}, {'parked'}
@@ -36,6 +36,7 @@ end
 
 local function is_timely(created, not_after)
   return now_ms < tonumber(not_after) and tonumber(created) - now_ms <= skew_ms
+    and tonumber(created) - skew_ms > gates.suspect_until
 end
 
 local function enter(may_leave, id, token, fingerprint, symbol, entry, created, not_after, target, body)

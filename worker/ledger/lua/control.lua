@@ -13,7 +13,10 @@ if verb == 'halt' then
   return done({halt(actor, reason) and 'done' or 'already', guard.state})
 end
 if verb == 'resume' then
-  if redis.call('HGET', K.state, 'halted') ~= '1' then return {'already', guard.state} end
+  local is_unsure = redis.call('HEXISTS', K.state, 'unsure_since') == 1
+  if redis.call('HGET', K.state, 'halted') ~= '1' and not is_unsure then return {'already', guard.state} end
+  -- A person has looked, but at what, nobody can prove: what may have been launched before stays in doubt.
+  if is_unsure then be_sure(true) end
   redis.call('HSET', K.state, 'halted', '0')
   redis.call('HDEL', K.state, 'halt_actor', 'halt_reason', 'halted_at')
   announce_edge('RESUMED', {actor = actor, reason = reason, message = 'resumed: launches are allowed again'})

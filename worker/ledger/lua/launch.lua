@@ -8,13 +8,15 @@
 -- then for each   id  token  attempt (the number of this launch, from 1)
 --
 -- Returns for each {'launched', sequence, left_ms}  send it before left_ms have passed, or give it up
---                  {'later', ms}                    the rate limit or an open CANCEL of its lane: ask again then
+--                  {'later', ms}                    the rate limit, an open CANCEL of its lane, or a server that has
+--                                                   changed and is not cleared up: ask again then
 --                  {'tripped'} {'halted', reason} {'expired'} {'future'} {'cancelled', id}
 --                                                   it may not leave: settle it as denied
---                  {'stale'}                        it is not yours: send nothing, write nothing
+--                  {'stale'}                        it is not yours, or in doubt: send nothing, write nothing
 local quiet_ms, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1])
 local calls, window_us = tonumber(ARGV[ARGS + 2]), tonumber(ARGV[ARGS + 3])
 local refused = 0
+local UNSURE_MS = 200
 local gates = read_gates(quiet_ms)
 
 -- A first launch needs the claim; another one needs the token that launched before and gave proof that nothing left.
@@ -31,11 +33,17 @@ local function launch(id, token, attempt)
   local v = redis.call('HMGET', entry_key(id), 'state', 'token', 'flight', 'member', 'times', 'cancel', 'waiting')
   local state, member = v[1], v[4]
   if not is_own(state, v[2], v[3], token, attempt) then return {'stale'} end
+  -- Before any answer: it may have been launched on the server that is gone.
+  if gates.unsure then return {'later', UNSURE_MS} end
+  local created, not_after = string.match(v[5], '^(%d+):(%d+)$')
+  created, not_after = tonumber(created), tonumber(not_after)
+  if state == 'claimed' and created - skew_ms <= gates.suspect_until then
+    suspect(load(id), created)
+    return {'stale'}
+  end
   if v[6] then return {'cancelled', v[6]} end
   -- A CANCEL came while it was being sent, and it has not left after all.
   if v[7] and redis.call('HGET', K.cancelling, 'target:' .. id) == v[7] then return {'cancelled', v[7]} end
-  local created, not_after = string.match(v[5], '^(%d+):(%d+)$')
-  created, not_after = tonumber(created), tonumber(not_after)
   if now_ms >= not_after then return {'expired'} end
   if created - now_ms > skew_ms then return {'future'} end
   if gates.halted then return {'halted', gates.halt_reason} end

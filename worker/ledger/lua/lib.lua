@@ -216,13 +216,28 @@ local function to_doubt(e, g, reason, safety_code, counts)
   if edge then announce_guard(edge, g, worker, reason) end
 end
 
+-- The ledger was compared with the broker's list after the server had changed. If that holds orders that no entry
+-- accounts for (`strays`), every intent of before may be one of them: it is in doubt instead of launched.
+local function be_sure(strays)
+  local since = redis.call('HGET', K.state, 'unsure_since')
+  redis.call('HDEL', K.state, 'unsure_since', 'unsure_until', 'clearer', 'clearer_until')
+  if strays then redis.call('HSET', K.state, 'suspect_until', since) end
+end
+
+-- Put an entry in doubt whose launch, if there was one, was forgotten by the server.
+local function suspect(e, created)
+  e.flight = string.format('1:0:0:%.0f:%.0f', created, now_ms)
+  redis.call('HSET', entry_key(e.id), 'flight', e.flight)
+  to_doubt(e, nil, 'its launch may be among those that the server has forgotten', 'FS042', false)
+end
+
 -- What stands in the way of all launches of the route, read once a call.
 local function read_gates(quiet_ms)
-  local v = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'sequence')
+  local v = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'sequence', 'unsure_since', 'suspect_until')
   local guard = guard_load(K.state)
   return {
     halted = v[1] == '1', halt_reason = v[2] or '', sequence = tonumber(v[3] or 0),
-    admits = guard_admits(guard), cancels_open = redis.call('EXISTS', K.cancelling) == 1,
+    unsure = v[4] ~= false, suspect_until = tonumber(v[5] or -math.huge), admits = guard_admits(guard), cancels_open = redis.call('EXISTS', K.cancelling) == 1,
     -- What every launch of this call has in common, behind its attempt and sequence.
     tail = string.format(':%.0f:%.0f:%.0f', guard.generation, now_ms, now_ms + quiet_ms),
   }

@@ -74,6 +74,17 @@ local function is_unheard(e, attempt, verdict, outcome)
     and tonumber(e.attempt) == tonumber(attempt) + 1
 end
 
+-- Its launch was forgotten by a server that failed over, and its holder knows the end of it all the same.
+local function is_forgotten(e, attempt)
+  return e.state == 'claimed' and e.attempt == '0' and attempt ~= '0'
+end
+
+local function remember(e, attempt)
+  e.sequence, e.generation, e.attempt, e.state = redis.call('HINCRBY', K.state, 'sequence', 1), guard.generation, attempt, 'in_flight'
+  local flight = string.format('%s:%.0f:%.0f:%.0f:%.0f', attempt, e.sequence, e.generation, now_ms - lease_ms, now_ms)
+  redis.call('HSET', entry_key(e.id), 'state', 'in_flight', 'flight', flight)
+end
+
 local ways = {}
 local function way(how)
   if not ways[how] then ways[how] = {string.match(how, '^(%a+):([%w_]+):(%a+)$')} end
@@ -84,6 +95,7 @@ local function settle(id, token, attempt, how, payload, reference, key)
   local verdict, outcome, effect = way(how)
   local e = load(id)
   if e.state == 'settled' and e.response == payload then return 'already' end
+  if e.token == token and is_forgotten(e, attempt) then remember(e, attempt) end
   local is_own = e.token == token and (e.attempt == attempt or is_unheard(e, attempt, verdict, outcome))
   if not is_own then return stale(e, outcome, payload) end
   if verdict == 'doubt' then return doubt(e, outcome, effect, payload) end
