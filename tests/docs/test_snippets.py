@@ -170,6 +170,14 @@ def a_doubt(folder: Path, env: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
+def a_shared_book(folder: Path, env: dict[str, str]) -> Iterator[None]:
+    """The same worker, at a broker whose orders a command sees too."""
+    env |= {"EXECWORKER_ROUTES__DEFAULT__OPTIONS__BOOK": "book.jsonl"}
+    with a_worker(folder, env):
+        yield
+
+
+@contextmanager
 def a_filled_order(folder: Path, env: dict[str, str]) -> Iterator[None]:
     """An accepted order of which both witnesses have told."""
     client: Any = connect(env["EXECWORKER_REDIS_URL"], client_name="filled")
@@ -199,6 +207,7 @@ PREPARED: dict[str, Callable[[Path, dict[str, str]], Any]] = {
     "no worker": _nothing,
     "doubt": a_doubt,
     "filled": a_filled_order,
+    "book": a_shared_book,
 }
 
 
