@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -27,7 +31,7 @@ from worker.hand import Ended, Held
 from worker.intake import Delivery
 from worker.journal import Journal
 from worker.keys import RouteKeys
-from worker.ledger import Ledger, LedgerRules
+from worker.ledger import Ledger, LedgerRules, scripts
 from worker.logs import silent
 from worker.metrics import Metrics
 from worker.resolver import Resolver, ResolverRules
@@ -43,37 +47,61 @@ _METRICS = Metrics([ROUTE])
 
 class Wire:
     """
-    What lies between a worker and the world. It numbers the calls that pass, from 1, and one of them may meet a
-    ``fault``: raised before the call, or after it was carried out and instead of its reply.
+    What lies between a worker and the world. It numbers the calls that pass, from 1. Before a call, or after it was
+    carried out and instead of its reply, something may happen: a fault that is raised, or anything else in the world.
     """
 
     def __init__(self) -> None:
         self.calls = 0
         self.names: list[str] = []
-        self._fault: tuple[int, bool, BaseException] | None = None
+        self._plans: dict[tuple[int, bool], Callable[[], None]] = {}
+        #: What ended the process behind it. Nothing that runs while it falls reaches the world.
+        self._death: BaseException | None = None
 
     def strike(self, number: int, *, after: bool, error: BaseException) -> None:
         """The call of this number meets ``error``."""
-        self._fault = number, after, error
 
-    @property
-    def struck(self) -> bool:
-        return self._fault is not None and self.calls >= self._fault[0]
+        def meet() -> None:
+            raise error
+
+        self.plan(number, after=after, what=meet)
+
+    def plan(self, number: int, *, after: bool, what: Callable[[], None]) -> None:
+        """This happens at the call of this number. If it raises nothing, the call goes on as if nothing had been."""
+        self._plans[number, after] = what
+
+    def next_process(self) -> Wire:
+        """The wire of another process in the same place: what was still to come befalls that one."""
+        found = Wire()
+        found._plans = {(number - self.calls, after): what for (number, after), what in self._plans.items()}
+        return found
 
     def through(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         """The call, over this wire."""
 
         def run(*args: Any, **options: Any) -> Any:
+            if self._death is not None:
+                raise self._death
             self.calls += 1
-            self.names.append(name or str(args[0]))
-            number, after, error = self._fault or (0, False, None)
-            if error is None or number != self.calls:
-                return call(*args, **options)
-            if after:
-                call(*args, **options)
-            raise error
+            number = self.calls
+            self.names.append(name or _name_of(args))
+            self._meet(number, False)
+            reply = call(*args, **options)
+            self._meet(number, True)
+            return reply
 
         return run
+
+    def _meet(self, number: int, after: bool) -> None:
+        what = self._plans.pop((number, after), None)
+        try:
+            if what is not None:
+                what()
+        except Exception:
+            raise
+        except BaseException as death:
+            self._death = death
+            raise
 
     def tap(self, client: Any) -> Any:
         """Lead every command of a Redis client over this wire. Returns the client."""
@@ -87,6 +115,80 @@ class Wire:
         client.execute_command = self.through("", client.execute_command)
         client.pipeline = tapped
         return client
+
+
+def _name_of(command: Sequence[Any]) -> str:
+    """A command's name; of a call of a script, the script's."""
+    known = _scripts().get(str(command[1])) if len(command) > 1 else None
+    return known[0] if known else str(command[0])
+
+
+@cache
+def _scripts() -> dict[str, tuple[str, str]]:
+    folder = Path(str(files("worker.ledger"))) / "lua"
+    texts = {
+        path.stem: scripts.source(path.stem)
+        for path in folder.glob("*.lua")
+        if path.stem not in scripts.PRELUDE
+    }
+    texts["take"] = (Path(str(files("worker.transport"))) / "take.lua").read_text("utf-8")
+    return {
+        sha1(text.encode(), usedforsecurity=False).hexdigest(): (name, text) for name, text in texts.items()
+    }
+
+
+def script_texts() -> dict[str, str]:
+    """Every script that a worker calls, by its digest."""
+    return {digest: text for digest, (_, text) in _scripts().items()}
+
+
+class AheadLine:
+    """
+    A `worker.line.Line` without a socket: the server works a command as soon as it is sent, and its answer is there
+    when somebody asks. When the connection breaks, every answer that nobody has asked for yet is lost with it.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._out: list[_Answer] = []
+
+    def send(self, *command: Any) -> _Answer:
+        return self._run(lambda: self._client.execute_command(*command))
+
+    def eval(self, text: str, digest: str, keys: Sequence[str], args: Sequence[Any]) -> _Answer:
+        # A server that has forgotten the script ran nothing, and is told it again.
+        return self._run(
+            lambda: self._client.evalsha(digest, len(keys), *keys, *args),
+            lambda: self._client.eval(text, len(keys), *keys, *args),
+        )
+
+    def _run(self, command: Callable[[], Any], again: Callable[[], Any] | None = None) -> _Answer:
+        answer = _Answer(again)
+        self._out = [one for one in self._out if not one.was_read]
+        self._out.append(answer)
+        try:
+            answer.value = command()
+        except redis.ConnectionError as error:
+            for one in self._out:
+                one.value = error
+        except redis.ResponseError as error:
+            answer.value = error
+        return answer
+
+
+class _Answer:
+    def __init__(self, again: Callable[[], Any] | None) -> None:
+        self.value: Any = None
+        self.was_read = False
+        self._again = again
+
+    def get(self) -> Any:
+        self.was_read = True
+        if isinstance(self.value, redis.exceptions.NoScriptError) and self._again is not None:
+            return self._again()
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
 
 
 class Outbox:
@@ -129,7 +231,9 @@ class Outbox:
 class Door:
     """The queue's side of a worker: the transport's own scripts, without kombu and without threads."""
 
-    def __init__(self, client: Any, name: str, clock: Clock, min_idle: float) -> None:
+    def __init__(
+        self, client: Any, name: str, clock: Clock, min_idle: float, line: Any | None = None
+    ) -> None:
         options = Options(
             consumer=name,
             min_idle=min_idle,
@@ -137,7 +241,7 @@ class Door:
             dead={KEYS.intents: KEYS.dead, KEYS.cancels: KEYS.dead},
             clock=clock,
         )
-        self._hand = Hand(client, options)
+        self._hand = Hand(client, options, line)
         self._sources = [Source(client, queue, options) for queue in (KEYS.cancels, KEYS.intents)]
         self._clock = clock
 
@@ -180,16 +284,19 @@ class Desk:
         run: int = 1,
         min_idle: float = 10.0,
         exclusive: bool = False,
+        ahead: bool = False,
     ) -> None:
+        """``ahead``: claims, settlements and acks are sent without waiting for the answer, as a worker sends them."""
         self.client = client
         self.clock = clock
         self.taken = 0
-        self.ledger = Ledger(client, ROUTE, name, LedgerRules(**(ledger or {})), clock)
+        line: Any = AheadLine(client) if ahead else None
+        self.ledger = Ledger(client, ROUTE, name, LedgerRules(**(ledger or {})), clock, line)
         adapter = broker if isinstance(broker, BaseBrokerAdapter) else None
         by_key = adapter is not None and not adapter.client_order_ids
         if isinstance(broker, BaseBrokerAdapter):
             broker = create_broker_for_execution(True, broker, guard=OpenGuard(), clock=clock)
-        self.door = Door(client, name, clock, min_idle)
+        self.door = Door(client, name, clock, min_idle, line)
         journal = Journal(_METRICS.route(ROUTE), silent(), clock)
         rules = EngineRules(ROUTE, order_keys=by_key, **(engine or {}))
         self.engine = Engine(self.ledger, broker, rules, self.door, journal, clock)

@@ -149,9 +149,12 @@ def _moment(milliseconds: int) -> datetime:
 
 
 def _in_order(history: History) -> Iterator[str]:
+    # A letter that a person has put back is in the queue anew.
+    put_back = {fact.intent_id for fact in history.audit if fact.event == "dead_replayed"}
     places: dict[str, int] = {}
     for place, (_, intent) in enumerate(history.entries):
-        places.setdefault(intent.intent_id, place)
+        if intent.intent_id in put_back or intent.intent_id not in places:
+            places[intent.intent_id] = place
     last: dict[str, str] = {}
     for row in history.book:
         now = history.owners.get(row.broker_order_id, "")
