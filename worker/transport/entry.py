@@ -153,8 +153,11 @@ class StreamMessage(untyped.Message):  # type: ignore[misc]
         try:
             self.body = unpacked(self.body, compression, bytes_max)
         except ValueError as error:
-            self.delivery_info["fault"] = f"cannot be unpacked: {error}"
-            self.errors.append(sys.exc_info())  # where kombu looks for it
+            fault = f"cannot be unpacked: {error}"
+            self.delivery_info["fault"] = fault
+            # Where kombu looks for it. The error itself would keep this message, and what was unpacked so far, alive
+            # through its traceback.
+            self.errors.append((ValueError, ValueError(fault), None))
 
 
 def _text(value: bytes) -> str:
