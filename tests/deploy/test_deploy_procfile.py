@@ -160,12 +160,17 @@ def test_when_one_worker_dies_honcho_stops_the_other_which_finishes_its_orders_f
     floor: Floor, honcho: Honcho
 ) -> None:
     orders_on_their_way(floor)
+    dead = honcho.pid("worker.2")
 
-    os.kill(honcho.pid("worker.2"), signal.SIGKILL)
+    os.kill(dead, signal.SIGKILL)
 
     assert honcho.wait() != 0
     assert honcho.ended() == {"worker.1": 0, "worker.2": -signal.SIGKILL}
-    floor.check()
+    unanswered = [number for number in range(6) if f"i-{number}" not in floor.answers()]
+    owners = [
+        floor.client.hget(RouteKeys("default").intent(f"i-{number}"), "worker") for number in unanswered
+    ]
+    assert all(f"-{dead}-".encode() in owner for owner in owners)
 
 
 # --- systemd ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ A fenced block is named by an HTML comment right before it::
 
     <!-- runs: a-name -->            with a Redis and a worker on route default, mode paper
     <!-- runs: a-name, alone -->     with nothing: the snippet starts what it needs
+    <!-- runs: a-name, checkout -->  the same, in a folder with `deploy/`
     <!-- runs: a-name, doubt -->     with what `PREPARED` says of that word
     <!-- prints: a-name -->          before a text block: these lines come out, in this order; … stands for anything
 """
@@ -150,6 +151,12 @@ def _nothing(folder: Path, env: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
+def _checkout(folder: Path, env: dict[str, str]) -> Iterator[None]:
+    (folder / "deploy").symlink_to(ROOT / "deploy")
+    yield
+
+
+@contextmanager
 def a_doubt(folder: Path, env: dict[str, str]) -> Iterator[None]:
     """An order in doubt, and no worker that would end it."""
     client = connect(env["EXECWORKER_REDIS_URL"], client_name="doubt")
@@ -204,6 +211,7 @@ def a_filled_order(folder: Path, env: dict[str, str]) -> Iterator[None]:
 PREPARED: dict[str, Callable[[Path, dict[str, str]], Any]] = {
     "": a_worker,
     "alone": _nothing,
+    "checkout": _checkout,
     "no worker": _nothing,
     "doubt": a_doubt,
     "filled": a_filled_order,
@@ -213,7 +221,7 @@ PREPARED: dict[str, Callable[[Path, dict[str, str]], Any]] = {
 
 def _run(snippet: Snippet, server: RedisServer, folder: Path, command: list[str]) -> None:
     port = server.port
-    if snippet.needs == "alone":
+    if snippet.needs in ("alone", "checkout"):
         port = _free_port()
     else:
         client = connect(server.url, client_name="empty")
