@@ -49,7 +49,7 @@ local function doubt(e, safety_code, effect, reason)
   return 'in_doubt'
 end
 
-local function answer(e, outcome, effect, payload, reference, key)
+local function answer(e, outcome, effect, payload, reference, key, token)
   local evidence = outcome == 'ACCEPTED' or outcome == 'REJECTED'
   if e.state == 'in_doubt' then
     if not evidence then return 'stale' end
@@ -63,7 +63,8 @@ local function answer(e, outcome, effect, payload, reference, key)
   end
   own(e, key, outcome, payload)
   finish(e, payload, reference)
-  audit('settled', e.id, outcome, e.token)
+  -- The token as shown, so that the trail tells whose hand it was.
+  audit('settled', e.id, outcome, token)
   return 'settled'
 end
 
@@ -99,7 +100,7 @@ local function settle(id, token, attempt, how, payload, reference, key)
   local is_own = e.token == token and (e.attempt == attempt or is_unheard(e, attempt, verdict, outcome))
   if not is_own then return stale(e, outcome, payload) end
   if verdict == 'doubt' then return doubt(e, outcome, effect, payload) end
-  return answer(e, outcome, effect, payload, reference, key)
+  return answer(e, outcome, effect, payload, reference, key, token)
 end
 
 local answers = {}
