@@ -32,8 +32,8 @@ from worker.upkeep import Upkeep
 PACE = 3.0
 #: Seconds in which everything comes to rest: a doubt that only the end of the session can end, and what waits for it.
 REST = 180.0
-#: How often a worker that stands still lets the others have their turn: for longer than any lease.
-TURNS_OF_A_FREEZE = 5
+#: Seconds between the turns of the others while one worker stands still: for longer than any lease, and they renew theirs.
+FREEZE = (5.5, 5.5, PACE, 0.0)
 #: Seconds after which a worker looks again for what others left unacknowledged.
 LOOK = 2.5
 
@@ -274,11 +274,11 @@ class World:
     def _stand_still(self) -> None:
         """For longer than any lease, or until one who has taken over dies in the midst of it."""
         deaths = self._deaths
-        for _ in range(TURNS_OF_A_FREEZE):
+        for seconds in FREEZE:
             self._let_others_go_on()
             if self._deaths > deaths:
                 return
-            self.clock.advance(PACE)
+            self.clock.advance(seconds)
 
     def _let_others_go_on(self) -> None:
         if not set(self._workers) - self._busy:
