@@ -426,6 +426,8 @@ def test_signs_of_life_keep_a_line() -> None:
             server.wires[0].say(frame(record(ODER_NO=f"{number + 1:010}")))
             listener.wait_for_notices(number + 1)
             clock.advance(50)
+            # Long enough for a look at the clock.
+            time.sleep(0.3)
         server.wires[0].say(frame(record(ODER_NO="0000000009")))
         listener.wait_for_notices(4)
 
@@ -575,13 +577,14 @@ def test_pauses_grow_to_a_minute_and_begin_anew_after_a_line_that_held() -> None
 
 @pytest.mark.parametrize("where", ["connected", "shaking hands", "subscribing"])
 def test_listening_ends_soon_after_it_is_told_to(where: str) -> None:
-    reached, over = threading.Event(), threading.Event()
+    reached, over, left = threading.Event(), threading.Event(), threading.Event()
 
     def script(wire: Wire) -> None:
         if where == "connected":
             wire.grant()
         reached.set()
         wire.stay()
+        left.set()
 
     server = ScriptedKIS(script)
     if where == "shaking hands":
@@ -591,6 +594,8 @@ def test_listening_ends_soon_after_it_is_told_to(where: str) -> None:
         # Far less than the library's own time-outs, with room for a busy machine.
         listener.end(3)
         over.set()
+        # No connection stays behind that would keep the app key from the next worker.
+        assert left.wait(PATIENCE)
 
 
 def test_no_secret_is_logged_or_shown(caplog: pytest.LogCaptureFixture) -> None:
