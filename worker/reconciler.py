@@ -70,7 +70,8 @@ class Reconciler:
         rows = [row for row in rows if row.broker_order_id not in noted]
         strays = self._strays_by_id(rows) if self._adapter.client_order_ids else self._strays_by_key(rows)
         self._since, self._readings = 0, []
-        if self._ledger.reconciled(unsure, len(strays)):
+        ids = [row.client_order_id for row in strays if row.client_order_id]
+        if self._ledger.reconciled(unsure, len(strays), ids):
             numbers = [row.broker_order_id for row in strays]
             self._log.warning(Event.SERVER_RECONCILED, strays=len(numbers), broker_order_ids=numbers[:20])
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -49,19 +47,28 @@ class Sentinels:
                 return next(one for one in self.servers if one.port == int(address[1]))
         raise AssertionError("no sentinel")
 
-    def freeze(self, server: RedisServer) -> None:
-        os.kill(server.pid, signal.SIGSTOP)
+    def cut_off(self) -> None:
+        """From here on no replica learns of what the first server does."""
+        for replica in self.servers[1:]:
+            with _asking(replica.port) as client:
+                client.config_set("masterauth", "a word that the primary does not know")
+        with _asking(self.servers[0].port) as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+            wait_until(lambda: client.info("replication")["connected_slaves"] == 0, "no replica follows")
 
-    def thaw(self, server: RedisServer) -> None:
-        os.kill(server.pid, signal.SIGCONT)
+    def join(self) -> None:
+        """Let the replicas follow again."""
+        for replica in self.servers[1:]:
+            with _asking(replica.port) as client:
+                client.config_set("masterauth", "")
+        with _asking(self.servers[0].port) as client:
+            wait_until(lambda: client.info("replication")["connected_slaves"] > 0, "the replicas follow")
 
     def close(self) -> None:
         for process in self._watchers:
             process.kill()
             process.wait(20)
         for server in self.servers:
-            if server._process is not None:
-                self.thaw(server)
             server.kill()
             shutil.rmtree(server.folder, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)

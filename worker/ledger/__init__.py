@@ -209,12 +209,13 @@ class Ledger:
         answer = self._call("reconcile", "look")
         return Unsure(answer[1], answer[2] / 1000) if answer[0] == b"unsure" else None
 
-    def reconciled(self, unsure: Unsure, strays: int) -> bool:
+    def reconciled(self, unsure: Unsure, strays: int, intent_ids: Sequence[str] = ()) -> bool:
         """
         Launch again: the broker's list was compared. With ``strays``, orders in it that no entry accounts for, every
-        intent from before the change is in doubt when its turn comes. False: the server has changed once more.
+        intent from before the change, and those with the ``intent_ids`` that they show, are in doubt when their turn
+        comes; if some show none, the route is halted. False: the server has changed once more.
         """
-        return bool(self._call("reconcile", "end", unsure.since, strays)[0] == b"ended")
+        return bool(self._call("reconcile", "end", unsure.since, strays, *intent_ids)[0] == b"ended")
 
     def claim(self, entries: Sequence[Entry], room: int = 0) -> list[Claim]:
         """

@@ -36,7 +36,6 @@ end
 
 local function is_timely(created, not_after)
   return now_ms < tonumber(not_after) and tonumber(created) - now_ms <= skew_ms
-    and tonumber(created) - skew_ms > gates.suspect_until
 end
 
 local function enter(may_leave, id, token, fingerprint, symbol, entry, created, not_after, target, body)
@@ -48,7 +47,7 @@ local function enter(may_leave, id, token, fingerprint, symbol, entry, created, 
   end
   local state, flight = parked and 'parked' or 'claimed', ''
   if may_leave and not parked and room > 0 and member ~= '' and is_timely(created, not_after)
-    and not lane_is_held(gates, member) then
+    and not lane_is_held(gates, member) and not is_suspect(gates, id, tonumber(created), skew_ms) then
     state, flight, room = 'in_flight', new_flight(gates, 1), room - 1
   end
   redis.call('HSET', entry_key(id), 'state', state, 'fingerprint', fingerprint,

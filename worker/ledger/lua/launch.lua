@@ -37,7 +37,7 @@ local function launch(id, token, attempt)
   if gates.unsure then return {'later', UNSURE_MS} end
   local created, not_after = string.match(v[5], '^(%d+):(%d+)$')
   created, not_after = tonumber(created), tonumber(not_after)
-  if state == 'claimed' and created - skew_ms <= gates.suspect_until then
+  if state == 'claimed' and is_suspect(gates, id, created, skew_ms) then
     suspect(load(id), created)
     return {'stale'}
   end

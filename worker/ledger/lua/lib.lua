@@ -224,6 +224,17 @@ local function be_sure(strays)
   if strays then redis.call('HSET', K.state, 'suspect_until', since) end
 end
 
+-- Whether the launch of this very intent may be one that the server has forgotten.
+local function may_be_forgotten(id)
+  return redis.call('HEXISTS', K.state, 'unsure_since') == 1 or redis.call('HEXISTS', K.noted, 'stray:' .. id) == 1
+end
+
+-- Whether an intent may be one whose launch was forgotten: by its age, or since the broker's list shows its id.
+local function is_suspect(gates, id, created, skew_ms)
+  if gates.suspect_until < 0 then return false end
+  return created - skew_ms <= gates.suspect_until or redis.call('HEXISTS', K.noted, 'stray:' .. id) == 1
+end
+
 -- Put an entry in doubt whose launch, if there was one, was forgotten by the server.
 local function suspect(e, created)
   e.flight = string.format('1:0:0:%.0f:%.0f', created, now_ms)
@@ -237,7 +248,7 @@ local function read_gates(quiet_ms)
   local guard = guard_load(K.state)
   return {
     halted = v[1] == '1', halt_reason = v[2] or '', sequence = tonumber(v[3] or 0),
-    unsure = v[4] ~= false, suspect_until = tonumber(v[5] or -math.huge), admits = guard_admits(guard), cancels_open = redis.call('EXISTS', K.cancelling) == 1,
+    unsure = v[4] ~= false, suspect_until = tonumber(v[5] or -1), admits = guard_admits(guard), cancels_open = redis.call('EXISTS', K.cancelling) == 1,
     -- What every launch of this call has in common, behind its attempt and sequence.
     tail = string.format(':%.0f:%.0f:%.0f', guard.generation, now_ms, now_ms + quiet_ms),
   }

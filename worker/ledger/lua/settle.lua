@@ -32,6 +32,12 @@ local function stale(e, outcome, payload)
   if outcome ~= 'ACCEPTED' then return 'stale' end
   local number = cjson.decode(payload).broker_order_id
   if e.response and cjson.decode(e.response).broker_order_id == number then return 'already' end
+  if not e.response and may_be_forgotten(e.id) then
+    -- Should it be asked for again, then it is in doubt until this order is found.
+    redis.call('HSET', K.noted, 'stray:' .. e.id, now_ms)
+    redis.call('HSETNX', K.state, 'suspect_until', 0)
+    return 'stale'
+  end
   orphan(e, payload)
   return 'stale'
 end
