@@ -202,7 +202,7 @@ class Route:
             self._follower = Follower(
                 Working(self._client, self.name, self._adapter.broker_id, self._clock),
                 self._adapter,
-                FollowRules(self.settings.order_list_interval, self.settings.retention),
+                FollowRules(self.settings.order_list_interval, self.settings.lease, self.settings.retention),
                 published,
                 self._log,
                 self._clock,

@@ -269,11 +269,26 @@ def test_a_summary_does_not_call_true_what_is_not() -> None:
         outcome=Outcome.ACCEPTED,
         broker_order_id="1",
     )
-    fine = Tally(("a",), (answer,), (), ("conflict",), (("a", "1"),), 0, GuardState.NORMAL)
+    fine = Tally(
+        asked=("a",),
+        answers=(answer,),
+        events=(),
+        dead=("conflict",),
+        fills={"1": Decimal(3)},
+        booked_fills={"1": Decimal(3)},
+        orders=(("a", "1"),),
+        doubts_open=0,
+        guard=GuardState.NORMAL,
+    )
     lies = {
         "has one answer": (replace(fine, answers=()), replace(fine, answers=(answer, answer))),
         "placed twice": (replace(fine, orders=(("a", "1"), ("a", "2"))),),
         "nothing else is": (replace(fine, orders=()), replace(fine, orders=(("a", "2"),))),
+        "what was told of fills": (
+            replace(fine, fills={}),
+            replace(fine, fills={"1": Decimal(4)}),
+            replace(fine, fills={}, booked_fills={}),
+        ),
         "no doubt is open": (replace(fine, doubts_open=1),),
         "trading goes on": (replace(fine, guard=GuardState.FAIL),),
         "dead letters": (replace(fine, dead=()), replace(fine, dead=("conflict", "poison"))),

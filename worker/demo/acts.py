@@ -166,6 +166,19 @@ def survives(desk: Desk, pid: int) -> int:
     return successor
 
 
+def fills(desk: Desk) -> None:
+    """What happens to orders after their answers."""
+    desk.screen.act(
+        8,
+        "Orders are filled",
+        "ACCEPTED means that the broker holds the order. What becomes of it is told on a stream of its own, with cumulative "
+        "quantities: at once, by KIS's notices, and by its order list where a notice was missed, as while the worker was "
+        "dead. The last intent asks at a price that is met.",
+    )
+    desk.screen.answers_follow()
+    desk.wait_for_answers(desk.ask(COMPANIES[0], Side.BUY, ticks=20))
+
+
 def play_all(desk: Desk) -> int:
     """
     All acts. Returns the pid of the worker that is alive at the end.
@@ -181,4 +194,5 @@ def play_all(desk: Desk) -> int:
     doubts(desk)
     pid = survives(desk, pid)
     desk.wait_for_empty_queue()
+    fills(desk)
     return pid

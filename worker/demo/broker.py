@@ -85,6 +85,8 @@ class KISBroker:
             "VENUE": "KRX",
             "CHECK_HOURS": "false",
             "REPLY_TIMEOUT": 2,
+            # Any: with one, the server tells of executions at once.
+            "HTS_ID": "demo",
         }
 
     def set_faults(self, *rules: dict[str, object]) -> None:

@@ -18,6 +18,7 @@ from contracts import (
     IntentType,
     Side,
     load_event,
+    load_order_event,
     load_response,
 )
 from worker.clock import Clock
@@ -60,7 +61,7 @@ class Desk:
         self.events: list[FailsafeEvent] = []
         self._asked: dict[str, _Asked] = {}
         keys = self.producer.keys
-        self._positions = {keys.responses: "0-0", keys.failsafe: "0-0"}
+        self._positions = {keys.responses: "0-0", keys.failsafe: "0-0", keys.orders: "0-0"}
 
     def close(self) -> None:
         self._client.close()
@@ -127,6 +128,17 @@ class Desk:
         """Wait until the broker's book holds so many orders for these."""
         self._poll(lambda: self.orders_of(*intents) >= number, f"the order number {number}")
 
+    def wait_for_fills(self) -> Tally:
+        """
+        Show what comes until what was told of fills is what the book says, or for as long as can be expected. Returns
+        that end state: a moment later an order may be filled again.
+        """
+        until = self.clock.boottime() + PATIENCE
+        while True:
+            self.read(0.2)
+            if (tally := self.tally()).fills_are_told or self.clock.boottime() >= until:
+                return tally
+
     def wait_for_empty_queue(self) -> None:
         """Wait until the worker has finished with every entry of the queue."""
         self._poll(lambda: self.control.status().queue_depth == 0, "an empty queue")
@@ -160,6 +172,10 @@ class Desk:
         if stream == self.producer.keys.failsafe:
             self.events.append(event := load_event(body))
             self.screen.event(event)
+            return
+        if stream == self.producer.keys.orders:
+            if (seen := load_order_event(body)).filled_quantity:
+                self.screen.filled(seen)
             return
         response = load_response(body)
         self.answers[response.intent_id] = response

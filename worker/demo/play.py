@@ -52,7 +52,7 @@ def _play(desk: Desk, keep: bool, began: float) -> int:
     except (DemoFailed, Unavailable, redis.RedisError) as error:
         note(f"demo: {str(error).rstrip('.')}. The end of the worker's log:\n{desk.place.last_words()}")
         return FAILED
-    tally = desk.tally()
+    tally = desk.wait_for_fills()
     desk.screen.summary(tally, desk.clock.boottime() - began)
     if keep:
         return _keep(desk, pid) or (0 if tally.is_true else FAILED)

@@ -9,7 +9,15 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.text import Text
 
-from contracts import Code, ExecutionIntent, ExecutionResponse, FailsafeEvent, FailsafeType, Outcome
+from contracts import (
+    Code,
+    ExecutionIntent,
+    ExecutionResponse,
+    FailsafeEvent,
+    FailsafeType,
+    OrderEvent,
+    Outcome,
+)
 from worker.cli.context import to_json, visible
 from worker.clock import Clock
 from worker.demo.market import Company
@@ -41,6 +49,9 @@ class Screen(Protocol):
 
     def event(self, event: FailsafeEvent) -> None:
         """The worker has announced something."""
+
+    def filled(self, event: OrderEvent) -> None:
+        """More of an order was filled."""
 
     def summary(self, tally: Tally, seconds: float) -> None:
         """What it all came to."""
@@ -77,6 +88,9 @@ class JsonScreen:
 
     def event(self, event: FailsafeEvent) -> None:
         self._put("event", event=_plain(event))
+
+    def filled(self, event: OrderEvent) -> None:
+        self._put("order", event=_plain(event))
 
     def summary(self, tally: Tally, seconds: float) -> None:
         claims = [{"claim": text, "true": holds} for text, holds in tally.claims]
@@ -133,6 +147,11 @@ class TextScreen:
         self._wrapped(f" event {event.type:<16}", visible(_event(event)), style)
         self.pause(0.15)
 
+    def filled(self, event: OrderEvent) -> None:
+        price = f" at {event.average_price:,}" if event.average_price is not None else ""
+        text = f"{event.intent_id}: {event.filled_quantity} {event.symbol} filled{price} (seen in a {event.seen_by})"
+        self._wrapped(f" order {event.status:<16}", text, "green")
+
     def summary(self, tally: Tally, seconds: float) -> None:
         self._line()
         self._line("Summary, counted from the streams and the broker's book", "bold")
@@ -168,7 +187,7 @@ class TextScreen:
         self._console.print(text, overflow="ignore", no_wrap=True, crop=False)
 
 
-def _plain(message: ExecutionIntent | ExecutionResponse | FailsafeEvent) -> dict[str, Any]:
+def _plain(message: ExecutionIntent | ExecutionResponse | FailsafeEvent | OrderEvent) -> dict[str, Any]:
     return message.model_dump(mode="json", exclude_none=True)
 
 

@@ -17,6 +17,7 @@ from contracts import (
     FailsafeType,
     GuardState,
     load_event,
+    load_order_event,
     load_response,
 )
 from worker.demo.broker import BookedOrder
@@ -34,6 +35,10 @@ class Tally:
     events: tuple[FailsafeEvent, ...]
     #: Reasons of the dead letters.
     dead: tuple[str, ...]
+    #: The last word on each order, by its number.
+    fills: dict[str, Decimal]
+    #: What the broker's book says is filled of each.
+    booked_fills: dict[str, Decimal]
     #: (intent_id, order number) of each order that the broker holds; no intent_id where it is nobody's.
     orders: tuple[tuple[str, str], ...]
     doubts_open: int
@@ -43,6 +48,10 @@ class Tally:
     def doubles(self) -> int:
         """Orders that the broker holds beyond the first of their intent."""
         return len(self.orders) - len({intent_id for intent_id, _ in self.orders})
+
+    @property
+    def fills_are_told(self) -> bool:
+        return {number: told for number, told in self.fills.items() if told} == self.booked_fills
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -67,6 +76,10 @@ class Tally:
             (
                 "what was answered ACCEPTED is in the broker's book, under that number, and nothing else is",
                 accepted == set(self.orders),
+            ),
+            (
+                "what was told of fills is what the book says, and some orders were filled",
+                self.fills_are_told and bool(self.booked_fills),
             ),
             (
                 "no doubt is open; each that was opened was ended by evidence",
@@ -94,6 +107,7 @@ class Tally:
             "outcomes": self.outcomes,
             "orders": len(self.orders),
             "doubles": self.doubles,
+            "filled": len(self.booked_fills),
             "doubts_opened": self.count(FailsafeType.INTENT_IN_DOUBT),
             "doubts_open": self.doubts_open,
             "guard": self.guard,
@@ -109,6 +123,7 @@ class Tally:
             ("answers", f"{len(self.answers)}: {outcomes}"),
             ("orders in the book", str(len(self.orders))),
             ("orders placed twice", str(self.doubles)),
+            ("orders filled so far", str(len(self.booked_fills))),
             (
                 "doubts open",
                 f"{self.doubts_open} ({opened} opened, {self.count(FailsafeType.DOUBT_RESOLVED)} resolved)",
@@ -127,11 +142,15 @@ def read_tally(
 ) -> Tally:
     """Read what there is now."""
     keys, status = RouteKeys(route), control.status()
+    events = [load_order_event(fields[b"body"]) for fields in _entries(client, keys.orders)]
+    book = list(book)
     return Tally(
         asked=tuple(intent.intent_id for intent in asked),
         answers=tuple(load_response(fields[b"body"]) for fields in _entries(client, keys.responses)),
         events=tuple(load_event(fields[b"body"]) for fields in _entries(client, keys.failsafe)),
         dead=tuple(fields[b"reason"].decode() for fields in _entries(client, keys.dead)),
+        fills={event.broker_order_id: event.filled_quantity for event in events},
+        booked_fills={row.number: Decimal(row.filled) for row in book if row.filled},
         orders=tuple(owned_orders(book, asked)),
         doubts_open=status.in_doubt,
         guard=status.guard_state,

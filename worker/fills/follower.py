@@ -17,8 +17,6 @@ from worker.fills.life import Life
 from worker.fills.working import Seen, Working
 from worker.logs import Event, Logger
 
-#: Seconds that the right to follow holds without being renewed.
-LEASE: Final = 10.0
 #: Reading the list takes at most one part in so many of the time: orders share the broker's call limit with it.
 LIST_SHARE: Final = 4
 #: Orders that are written in one step.
@@ -35,6 +33,8 @@ class FollowRules:
 
     #: Between two readings of the broker's list, at least, while an order works.
     interval: float = 10.0
+    #: That the right to follow holds without being renewed.
+    lease: float = 10.0
     #: An order of which nothing final was seen for so long is followed no more.
     retention: float = 7 * 86400.0
 
@@ -71,7 +71,7 @@ class Follower:
     def turn(self) -> None:
         """Do what is due: publish what was heard, follow new answers, read the list. Call it a few times a second."""
         self.news.clear()
-        if not self._working.lead(self._worker, LEASE):
+        if not self._working.lead(self._worker, self._rules.lease):
             self._stop_listening()
             return
         if self._ear is None:
