@@ -70,6 +70,12 @@ class Event(StrEnum):
     NO_LIVE_WORKER = "no_live_worker"  # error
     CANCELLED_OPEN = "cancelled_open"  # error: working orders were cancelled because no worker was alive
 
+    # Telling people
+    TOLD = "told"  # info
+    TELL_FAILED = "tell_failed"  # warning: one try; it is told again
+    TELL_GIVEN_UP = "tell_given_up"  # error: nobody was told of it
+    TELLING_FAULT = "telling_fault"  # error, with its stack
+
     # What we depend on
     REDIS_AWAY = "redis_away"  # warning
     REDIS_BACK = "redis_back"  # info

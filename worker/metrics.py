@@ -83,6 +83,15 @@ class QueueState(StrEnum):
     DEAD = "dead"
 
 
+class TellResult(StrEnum):
+    """What came of trying to tell somebody of a failsafe event."""
+
+    TOLD = "told"
+    #: One try failed; there may be more.
+    FAILED = "failed"
+    GIVEN_UP = "given_up"
+
+
 class WorkerState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
@@ -282,6 +291,12 @@ class _Collectors:
         self.workers = self._gauge("workers", "Workers of the route with a fresh heartbeat.", "route")
 
     def _about_the_process(self) -> None:
+        self.told = self._counter(
+            "told",
+            "Failsafe events told to people by this process, and tries that failed.",
+            "route",
+            "result",
+        )
         self.build = self._info("build", "The version that runs; always 1.")
         self.config = self._info("config", "What the route is set to; always 1.", "route")
         self.state = self._gauge("state", "1 for the worker's state.", "state")
@@ -413,6 +428,8 @@ class Metrics:
         self._routes: Mapping[str, RouteMetrics] = {
             name: RouteMetrics(self._collectors, name) for name in routes
         }
+        for name in routes:
+            _bound(self._collectors.told, name, TellResult)
         self._states = {state: self._collectors.state.labels(state) for state in WorkerState}
         build = {"version": __version__, "revision": revision, "python": platform.python_version()}
         self._collectors.build.info(build)
@@ -421,6 +438,10 @@ class Metrics:
 
     def route(self, name: str) -> RouteMetrics:
         return self._routes[name]
+
+    def told(self, route: str, result: TellResult) -> None:
+        """Of any route: events are told by whoever is alive."""
+        self._collectors.told.labels(route, result).inc()
 
     def state(self, state: WorkerState) -> None:
         for each, gauge in self._states.items():

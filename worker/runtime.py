@@ -25,6 +25,7 @@ from worker.metrics import Metrics, WorkerState
 from worker.notify import SOCKET, Notifier
 from worker.route import Route
 from worker.settings import Settings
+from worker.told import telling
 
 #: The longest that one thread keeps others from running, in seconds. Python's default of 5 ms is longer than a whole
 #: turn of ours, and an answer from Redis would wait behind it.
@@ -56,6 +57,7 @@ class Worker:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._settings = settings
         self._clock = clock or SystemClock()
+        self._connect = connect
         log = log or configure(settings.log_level, settings.log_format, secrets=settings.secrets())
         self._log = log.bind(worker=self.name)
         names = routes or list(settings.routes)
@@ -113,16 +115,22 @@ class Worker:
         self._log.info(Event.HEALTH_LISTENING, host=self._settings.metrics_host, port=self.health.start())
         for note in self._settings.notes():
             self._log.warning(Event.SETTINGS_NOTE, note=note)
+        try:
+            with telling(
+                self._settings, self._connect, self.name, self._log, self._clock, self._metrics.told
+            ):
+                return self._work()
+        finally:
+            self.health.stop()
+
+    def _work(self) -> int:
         for route in self.routes:
             route.start()
         self._metrics.state(WorkerState.RUNNING)
-        try:
-            while not self._stop.wait(1.0):
-                self._report_progress()
-                self._systemd.look()
-            return self._drain()
-        finally:
-            self.health.stop()
+        while not self._stop.wait(1.0):
+            self._report_progress()
+            self._systemd.look()
+        return self._drain()
 
     def stop(self) -> None:
         """Drain: take nothing more, finish what is in flight, leave."""

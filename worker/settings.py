@@ -2,8 +2,8 @@
 Every setting, read once. No other module reads the environment.
 
 The environment comes first (``EXECWORKER_…``, nested with ``__``, upper or lower case), then the TOML file
-that ``EXECWORKER_CONFIG`` names. The two URLs, an account and every broker option may also be given as
-``…_FILE`` (``…_file`` in TOML): the name of a file that holds the value. An empty variable counts as not set.
+that ``EXECWORKER_CONFIG`` names. The URLs, an account, ``told_header`` and every broker option may also be
+given as ``…_FILE`` (``…_file`` in TOML): the name of a file that holds the value. An empty variable counts as not set.
 Durations are seconds.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from contracts import FailsafeType
 from worker.errors import ConfigError
 from worker.redact import Redactor, smells_of_secret
 
@@ -96,6 +98,45 @@ def _with_scheme(*schemes: str) -> AfterValidator:
         return url
 
     return AfterValidator(check)
+
+
+def _argv(value: Any) -> Any:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    # An environment variable has no lists.
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+def _event_types(value: Any) -> Any:
+    # Here and not by pydantic, so that the fault names the setting and not one of its items.
+    return [FailsafeType(one.upper()) for one in _listed(value)]
+
+
+def _secret_lines(value: Any) -> Any:
+    # Such URLs hold commas.
+    lines = value.split() if isinstance(value, str) else value
+    if not all(isinstance(one, str) and "://" in one for one in lines):
+        raise ValueError("not such URLs")
+    return [SecretStr(one) for one in lines]
+
+
+def _is_web_url(value: SecretStr) -> SecretStr:
+    # Each way out of here shows as the setting's own words, without the value.
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 1) < 1:
+        raise ValueError("not such a URL")
+    return value
+
+
+def _is_header(value: SecretStr) -> SecretStr:
+    if _HEADER.fullmatch(value.get_secret_value().strip()) is None:
+        raise ValueError("not such a header")
+    return value
+
+
+_HEADER = re.compile(r"[A-Za-z0-9-]+\s*:[ -~]+")
 
 
 def _no_bool(value: Any) -> Any:
@@ -349,6 +390,42 @@ class Settings(BaseSettings):
         default=None,
         shown="none",
     )
+    told_command: Annotated[tuple[str, ...], BeforeValidator(_argv)] = _setting(
+        "a command with its arguments (in TOML a list)",
+        "Run for each failsafe event, with the event's JSON on standard input. Exit code 0 means told; it has 10 s. "
+        "It sees no `EXECWORKER_…` variable.",
+        default=(),
+        shown="none",
+    )
+    told_url: Annotated[SecretStr, AfterValidator(_is_web_url)] | None = _setting(
+        "a URL that begins with https:// or http://",
+        "Each failsafe event is sent there by POST, as JSON. Kept secret.",
+        default=None,
+        shown="none",
+    )
+    told_header: Annotated[SecretStr, AfterValidator(_is_header)] | None = _setting(
+        "a header as `NAME: VALUE`",
+        "One more header of those requests, such as an authorization. Kept secret.",
+        default=None,
+        shown="none",
+    )
+    told_apprise_urls: Annotated[tuple[SecretStr, ...], BeforeValidator(_secret_lines)] = _setting(
+        "URLs of apprise, with blanks between (in TOML a list)",
+        "Chat services, mail and push that are told; needs execution-worker[told]. Kept secret.",
+        default=(),
+        shown="none",
+    )
+    told_types: Annotated[tuple[FailsafeType, ...], BeforeValidator(_event_types)] = _setting(
+        "types of failsafe events, with commas between (in TOML a list)",
+        "Only these are told, over any channel.",
+        default=(),
+        shown="all",
+    )
+    told_tries: Annotated[_Whole, Field(ge=1, le=1000)] = _setting(
+        "a whole number from 1 to 1000",
+        "How often it is tried to tell an event, after 1, 2, 4, … and at most 60 s, before it is given up.",
+        default=10,
+    )
     config: Path | None = _setting("a path", "The TOML file to read.", default=None, shown="none")
     routes: Annotated[dict[_RouteName, RouteSettings], Field(min_length=1)] = _setting(
         "a table of routes, each named with 1 to 32 of a-z, 0-9 and _",
@@ -376,7 +453,16 @@ class Settings(BaseSettings):
         """Every secret among the settings, for `worker.redact.Redactor`."""
         urls = (secret for url in (self.redis_url, self.queue_url) for secret in _passwords(url))
         options = (secret for route in self.routes.values() for secret in _revealed(route.options))
-        return tuple(dict.fromkeys((*urls, *options)))
+        told = (secret for one in self._told_secrets() for secret in _pieces(one.get_secret_value()))
+        return tuple(dict.fromkeys((*urls, *options, *told)))
+
+    def _told_secrets(self) -> tuple[SecretStr, ...]:
+        return tuple(one for one in (self.told_url, self.told_header, *self.told_apprise_urls) if one)
+
+
+def environ_of_others() -> dict[str, str]:
+    """This process's environment without our own settings, for programs that must not see them."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -554,7 +640,9 @@ def _put(values: dict[str, Any], path: Place, value: Any) -> None:
 
 def _may_be_in_a_file(path: Place) -> bool:
     match path:
-        case ("redis_url" | "queue_url",) | ("routes", _, "account"):
+        case ("redis_url" | "queue_url" | "told_url" | "told_header" | "told_apprise_urls",):
+            return True
+        case ("routes", _, "account"):
             return True
         case ("routes", _, "options", *names):
             return bool(names)
@@ -592,8 +680,13 @@ def _must_be(path: Place, value: Any) -> str:
     if field is None:
         return f"must be a table of settings; give {_variable((*path, 'mode'))} and so on, one by one"
     # What may hold a secret is not repeated.
-    shown = "what was given" if path[-1] in ("redis_url", "queue_url", "options", "routes") else repr(value)
+    shown = "what was given" if path[-1] in _NOT_REPEATED else repr(value)
     return f"must be {_give(field)}, not {shown}; leave it out for {_shown_default(field).replace('`', '')}"
+
+
+_NOT_REPEATED: Final = frozenset(
+    {"redis_url", "queue_url", "options", "routes", "told_url", "told_header", "told_apprise_urls"}
+)
 
 
 def _give(field: FieldInfo) -> str:
@@ -654,6 +747,17 @@ def _passwords(url: str) -> Iterator[str]:
     if password:
         yield password
         yield unquote(password)
+
+
+def _pieces(secret: str) -> Iterator[str]:
+    # Whole, and whatever may be a token of its own: a library may log a path without its host.
+    yield secret
+    yield from (piece for piece in re.split(r"[\s/:@?&=,#]+", secret) if len(piece) >= _PIECE_LENGTH)
+    yield from (unquote(piece) for piece in re.split(r"[\s/:@?&=,#]+", secret) if "%" in piece)
+
+
+#: Shorter pieces of a URL are words, such as ``https`` or ``api``.
+_PIECE_LENGTH: Final = 8
 
 
 def _revealed(options: Mapping[str, Any]) -> Iterator[str]:

@@ -26,7 +26,7 @@ LAYERS = (
     {"connection", "durability", "line"},
     {"evidence", "guard", "markets"},
     {"brokers"},
-    {"fills", "transport", "ledger", "producer"},
+    {"fills", "transport", "ledger", "producer", "told"},
     {
         "answers",
         "cancels",

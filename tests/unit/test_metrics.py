@@ -302,7 +302,18 @@ def test_every_collector_says_what_it_means_and_carries_its_unit() -> None:
 
 
 def test_labels_come_from_closed_lists_and_never_name_an_intent() -> None:
-    allowed = {"route", "outcome", "reason", "state", "operation", "stage", "resolution", "status", "le"}
+    allowed = {
+        "route",
+        "outcome",
+        "reason",
+        "state",
+        "operation",
+        "stage",
+        "resolution",
+        "result",
+        "status",
+        "le",
+    }
     allowed |= {"broker", "mode", "version", "revision", "python"}
 
     labels = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 
 import typer
 
@@ -19,9 +21,16 @@ def deadman(ctx: typer.Context, route: RoutesOption = None) -> None:
     settings = desk.settings
     refuse_unknown(desk, route or [])
     from worker.deadman import watching_over
+    from worker.logs import configure
+    from worker.told import telling
 
     names = route or list(settings.routes)
-    with watching_over(settings, names, desk.clock, desk.connect) as stop:
+    log = configure(settings.log_level, settings.log_format, secrets=settings.secrets())
+    name = f"deadman-{socket.gethostname()}-{os.getpid()}"
+    with (
+        watching_over(settings, names, desk.clock, desk.connect) as stop,
+        telling(settings, desk.connect, name, log, desk.clock),
+    ):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         note(f"watching over {', '.join(names)}")
