@@ -148,9 +148,16 @@ class AheadLine:
     when somebody asks. When the connection breaks, every answer that nobody has asked for yet is lost with it.
     """
 
+    #: Where the server is.
+    address = "here"
+
     def __init__(self, client: Any) -> None:
+        #: Commands sent so far.
+        self.sent = 0
         self._client = client
         self._out: list[_Answer] = []
+        # A line hands on what the server says as it is.
+        client.response_callbacks.pop("INFO", None)
 
     def send(self, *command: Any) -> _Answer:
         return self._run(lambda: self._client.execute_command(*command))
@@ -164,6 +171,7 @@ class AheadLine:
 
     def _run(self, command: Callable[[], Any], again: Callable[[], Any] | None = None) -> _Answer:
         answer = _Answer(again)
+        self.sent += 1
         self._out = [one for one in self._out if not one.was_read]
         self._out.append(answer)
         try:

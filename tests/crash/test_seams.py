@@ -151,7 +151,7 @@ def test_a_rule_that_is_left_out_is_missed(
     trials = list(trials_of(server))
     weaker = source(script).replace(rule, without)
     monkeypatch.setattr(scripts, "source", lambda name: weaker if name == script else source(name))
-    monkeypatch.setattr(scripts, "_digest", lambda name: sha1(scripts.source(name).encode()).hexdigest())
+    monkeypatch.setattr(scripts, "digest", lambda name: sha1(scripts.source(name).encode()).hexdigest())
     play(server, Trial("plain", ()))  # tells the server the weaker script
 
     found = (words for trial in trials for words in play(server, trial)[1])
@@ -167,12 +167,12 @@ def test_a_broken_promise_ends_the_search_with_its_replay(
         Exchange, "place", lambda self, request: (place(self, request), place(self, request))[1]
     )
 
-    code = main(["--scenario", "plain", "--fault", "killed after call 7"])
+    code = main(["--scenario", "plain", "--fault", "flushed before call 2"])
 
     assert code == 1
     printed = capsys.readouterr().out
     assert "P1: the broker holds 2 orders of a" in printed
-    assert 'again: python -m tests.crash --scenario plain --fault "killed after call 7"' in printed
+    assert 'again: python -m tests.crash --scenario plain --fault "flushed before call 2"' in printed
 
 
 def test_a_search_that_finds_nothing_ends_well(capsys: pytest.CaptureFixture[str]) -> None:

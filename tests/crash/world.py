@@ -339,6 +339,7 @@ class _Worker:
                 skew=lambda _: None,
                 owns_stream=True,
                 must_be_durable=False,
+                confirmation=desk.ledger.rules.confirmation,
                 is_alive=lambda: True,
             )
             self._chores += [upkeep.turn, self._scan]
