@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -24,12 +25,15 @@ from worker.brokers.kis.sending import Departure, OneWay, TooLate
 from worker.brokers.kis.turns import LocalTurns, Turns
 from worker.clock import Clock, SystemClock
 from worker.errors import BrokerError, NotSent, OutcomeUnknown, Rejected
+from worker.redact import Redactor
 
 _log = logging.getLogger(__name__)
 
 #: No answer, or half of one. Whether the request left, its `Departure` knows.
 _NO_ANSWER: Final = (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError)
 _CONTENT_TYPE: Final = "application/json; charset=utf-8"
+#: What can stand in a header, as access tokens and approval keys have to.
+_TOKEN: Final = re.compile(r"[!-~]{1,4096}", re.ASCII)
 #: Seconds to write a request of one or two kilobytes.
 _WRITE_TIMEOUT: Final = 2.0
 #: Seconds to wait for the answer when a token or an approval key is asked for.
@@ -140,7 +144,7 @@ class KISClient:
         """
         reply = self._oauth(APPROVAL_PATH, "secretkey")
         key = reply.text("approval_key")
-        if not key:
+        if _TOKEN.fullmatch(key) is None:
             raise Rejected(f"KIS gave no approval key: {reply.shown}", code=reply.code)
         return SecretStr(key)
 
@@ -180,7 +184,7 @@ class KISClient:
     def _issue_token(self) -> AccessTokenPayload:
         reply = self._oauth(TOKEN_PATH, "appsecret")
         token, life = reply.text("access_token"), _seconds(reply.fields.get("expires_in"))
-        if not token or life is None:
+        if _TOKEN.fullmatch(token) is None or life is None:
             raise Rejected(f"KIS issued no access token: {reply.shown}", code=reply.code)
         return AccessTokenPayload(
             access_token=SecretStr(token),
@@ -242,7 +246,7 @@ class KISClient:
         request.extensions = self._timeouts(departure.reply_timeout, departure.send_before)
         try:
             with wire.send(request, departure) as response:
-                reply = _read(request, response, departure)
+                reply = _read(request, response, departure, self._redactor(request))
                 judge(reply, departure)
         except TooLate:
             raise NotSent("the time to send it was over", safety_code=SafetyCode.FS042) from None
@@ -263,6 +267,17 @@ class KISClient:
                 code=reply.code,
                 safety_code=SafetyCode.FS042,
             )
+
+    # What the request shows to KIS, an answer may show to us.
+    def _redactor(self, request: httpx2.Request) -> Redactor:
+        credentials = self.credentials
+        secrets = (
+            request.headers.get("authorization", "").removeprefix("Bearer "),
+            credentials.app_key.get_secret_value(),
+            credentials.app_secret.get_secret_value(),
+            credentials.account.number,
+        )
+        return Redactor(secrets)
 
     def _judge_token(self, reply: Reply, token: AccessTokenPayload) -> None:
         if reply.asks_for_a_token:
@@ -311,8 +326,10 @@ def _use_once(_: Reply, departure: Departure) -> None:
     departure.distrust()
 
 
-def _read(request: httpx2.Request, response: httpx2.Response, departure: Departure) -> Reply:
-    reply = read_reply(response.status_code, response.headers, response.content)
+def _read(
+    request: httpx2.Request, response: httpx2.Response, departure: Departure, redactor: Redactor
+) -> Reply:
+    reply = read_reply(response.status_code, response.headers, response.content, redactor)
     if reply is None:
         departure.distrust()
         raise OutcomeUnknown(
@@ -323,7 +340,8 @@ def _read(request: httpx2.Request, response: httpx2.Response, departure: Departu
     if answered not in ("", asked):
         departure.distrust()
         raise OutcomeUnknown(
-            f"an answer to {answered[:13]} came where {asked} was asked", safety_code=SafetyCode.FS042
+            f"an answer to {redactor.text(answered)[:13]} came where {asked} was asked",
+            safety_code=SafetyCode.FS042,
         )
     return reply
 
@@ -339,6 +357,6 @@ def _unanswered(error: Exception, departure: Departure) -> BrokerError:
 def _seconds(value: Any) -> float | None:
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if 0 < found < 10**7 else None

@@ -14,6 +14,7 @@ from typing import Self
 
 from worker.brokers.kis.facts import KST
 
+_BRANCH = re.compile(r"[0-9A-Z]{0,5}", re.ASCII)
 _SPELT = re.compile(r"(?P<day>\d{8})-(?P<branch>[0-9A-Z]{0,5})-(?P<number>\d{1,10})", re.ASCII)
 
 
@@ -54,7 +55,9 @@ class OrderNumber:
         time = clock_time(tmd)
         if time is not None:
             days.sort(key=lambda day: abs(_moment(day, *time) - local))
-        return cls(days[0], branch.strip(), number.strip().zfill(10))
+        branch = branch.strip()
+        # The number names the order; a branch that is none would only make its name unreadable.
+        return cls(days[0], branch if _BRANCH.fullmatch(branch) else "", number.strip().zfill(10))
 
 
 def clock_time(tmd: str) -> tuple[int, int, int] | None:

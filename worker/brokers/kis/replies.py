@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -15,11 +16,19 @@ from contracts import OrderResponse
 from worker.brokers.kis.codes import CodeVerdict, Then, code_row, map_broker_error_to_safety
 from worker.brokers.kis.numbers import OrderNumber
 from worker.errors import NotSent, OutcomeUnknown, Rejected
+from worker.redact import Redactor
 
 _log = logging.getLogger(__name__)
 
 #: Longer texts of the broker are cut. (``msg1`` has at most 80.)
 _TEXT_MAX: Final = 120
+#: The same for its codes, which have 8 characters, and for the gateway's numbers.
+_CODE_MAX: Final = 40
+#: ``ODNO``, without what pads it.
+_NUMBER: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
+#: In place of a value that an answer gives twice, and differently: it says neither.
+_TORN: Final = object()
+_OPEN: Final = Redactor()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +36,14 @@ class Reply:
     """One answer, read. ``fields`` have lower-case names: KIS is not of one mind about them."""
 
     status: int
-    fields: Mapping[str, Any]
+    #: An answer may hold an access token.
+    fields: Mapping[str, Any] = field(repr=False)
     #: The header: ``F`` and ``M`` say that there are more pages.
     tr_cont: str = ""
     #: The gateway's number of this transaction; KIS's support asks for it.
     gt_uid: str = ""
+    #: Hides what the request was signed with: a gateway may quote it.
+    redactor: Redactor = field(default=_OPEN, repr=False, compare=False)
 
     @property
     def is_success(self) -> bool:
@@ -41,11 +53,11 @@ class Reply:
     @property
     def code(self) -> str | None:
         """``msg_cd``; the OAuth calls name theirs ``error_code``."""
-        return self.text("msg_cd") or self.text("error_code") or None
+        return self._shown(self.text("msg_cd") or self.text("error_code"), _CODE_MAX) or None
 
     @property
     def message(self) -> str:
-        return (self.text("msg1") or self.text("error_description"))[:_TEXT_MAX]
+        return self._shown(self.text("msg1") or self.text("error_description"), _TEXT_MAX)
 
     @property
     def asks_for_a_token(self) -> bool:
@@ -74,8 +86,12 @@ class Reply:
     @property
     def shown(self) -> str:
         """For people: status, code, text and the gateway's number."""
-        uid = f", gt_uid {self.gt_uid}" if self.gt_uid else ""
+        uid = f", gt_uid {self._shown(self.gt_uid, _CODE_MAX)}" if self.gt_uid else ""
         return f"HTTP {self.status} {self.code or 'without a code'}: {self.message or 'no text'}{uid}"
+
+    # Hidden before it is cut: half a secret is one too.
+    def _shown(self, text: str, length_max: int) -> str:
+        return self.redactor.text(text)[:length_max]
 
 
 class AnswersSeen:
@@ -101,16 +117,19 @@ class AnswersSeen:
             return True
 
 
-def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply | None:
+def read_reply(
+    status: int, headers: Mapping[str, str], body: bytes, redactor: Redactor = _OPEN
+) -> Reply | None:
     """The answer in a response; ``None`` when it is not KIS's envelope (a page of a gateway, half a document)."""
     try:
-        found = json.loads(body)
+        found = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
         return None
-    fields = {str(name).lower(): value for name, value in found.items()}
-    return Reply(status, fields, headers.get("tr_cont", "").strip(), headers.get("gt_uid", "").strip())
+    return Reply(
+        status, found, headers.get("tr_cont", "").strip(), headers.get("gt_uid", "").strip(), redactor
+    )
 
 
 def parse_kis_place_response(reply: Reply, *, at: datetime, reference: str | None = None) -> OrderResponse:
@@ -158,11 +177,24 @@ def _doubtful(reply: Reply) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text) != 0
+    return _NUMBER.fullmatch(text) is not None and int(text) != 0
+
+
+def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        lower = name.lower()
+        found[lower] = _TORN if lower in found and found[lower] != value else value
+    return found
 
 
 def _row(found: Mapping[Any, Any]) -> dict[str, str]:
-    return {str(name).lower(): _text(value) for name, value in found.items()}
+    return {str(name).lower(): _cell(value) for name, value in found.items()}
+
+
+# What is there and no text must not pass for what is not there.
+def _cell(value: Any) -> str:
+    return _text(value) if value is None or isinstance(value, (str, int)) else f"<{type(value).__name__}>"
 
 
 def _text(value: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Context, Decimal
 from types import MappingProxyType
 from typing import Final
 
@@ -21,6 +22,8 @@ KIS_STATUS_TO_ORDER_STATUS: Final[Mapping[str, OrderStatus]] = MappingProxyType(
 
 #: Of an average, where a division must end somewhere.
 _AVERAGES: Final = Context(prec=12)
+#: Plain digits, as the lists have them.
+_AMOUNT: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}", re.ASCII)
 _SIDES: Final = {"01": Side.SELL, "02": Side.BUY}
 #: Divisions that carry no price: market orders, and those at the best price of a side.
 _PRICELESS: Final = frozenset({"01", "03", "04", "05", "06", "13", "14", "15", "16", "21", "23", "24"})
@@ -216,13 +219,10 @@ def _required(row: Mapping[str, str], name: str) -> str:
 
 def _amount(row: Mapping[str, str], name: str) -> Decimal:
     text = row.get(name, "") or "0"
-    try:
-        found = Decimal(text)
-    except InvalidOperation:
-        raise _RowFault(f"{name} is no number") from None
-    if not found.is_finite() or found < 0:
+    # Decimal itself reads digits of every script, and a few characters of it can stand for more than memory holds.
+    if _AMOUNT.fullmatch(text) is None:
         raise _RowFault(f"{name} is no amount")
-    return _plain(found)
+    return _plain(Decimal(text))
 
 
 def _average(row: Mapping[str, str], filled: Decimal, paid: str, average: str) -> Decimal | None:

@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 #: More pages than any day has; a list that goes on is no list.
 PAGES_MAX: Final = 500
 _MORE: Final = frozenset({"F", "M"})
+#: Digits of the largest total that is taken for one.
+_DIGITS_MAX: Final = 30
 #: A continuation key that means "no more", whatever the header says. (1src, 2026-09)
 _END_KEY: Final = "^^"
 
@@ -142,4 +144,4 @@ def _promised(page: Reply, shape: ListShape) -> int | None:
 
 
 def _whole(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else None
