@@ -197,41 +197,72 @@ _METHODS = {
     "xgroup_create": ["xgroup|create"],
     "xinfo_groups": ["xinfo|groups"],
 }
-_CLIENTS = re.compile(r"(?:client|redis|pipe|way)$")
+_CLIENTS = re.compile(r"(?:client|redis|pipe)$")
 
 
 def _of_python(path: Path, known: set[str]) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-            continue
-        name = node.func.attr
-        if name == "send" and node.args and isinstance(node.args[0], ast.Constant):
-            yield str(node.args[0].value).lower()
-        elif _CLIENTS.search(ast.unparse(node.func.value).lower()):
-            yield from _METHODS.get(name, [name] if name in known else [])
+        match node:
+            case ast.Call(func=ast.Attribute(value=value, attr=name)) if _CLIENTS.search(ast.unparse(value)):
+                yield from _METHODS.get(name, [name] if name in known else [])
+        match node:
+            case (
+                ast.Call(args=[ast.Constant(value=str(word)), *rest])
+                | ast.Tuple(elts=[ast.Constant(value=str(word)), *rest])
+            ) if word.isupper() and word.lower() in known:
+                yield _with_sub(word, rest[0].value if rest and isinstance(rest[0], ast.Constant) else "")
+
+
+def _with_sub(word: str, sub: Any) -> str:
+    name = word.lower()
+    return f"{name}|{str(sub).lower()}" if name in ("config", "xgroup", "xinfo") else name
 
 
 def _of_lua(path: Path, known: set[str]) -> Iterator[str]:
     for word, sub in re.findall(r"'([A-Z]+)'(?:\s*,\s*'([A-Z]+)')?", path.read_text("utf-8")):
-        name = word.lower()
-        if name in known:
-            yield f"{name}|{sub.lower()}" if name in ("xgroup", "xinfo") else name
+        if word.lower() in known:
+            yield _with_sub(word, sub)
+
+
+def _used(client: Callable[[str], Any], wanted: Callable[[str], bool]) -> set[str]:
+    """The commands of the parts of the worker that are wanted, as `users.acl` spells them."""
+    known = {_text(name).lower() for name in client("test").command_list()}
+    files = [
+        path for path in (ROOT / "worker").rglob("*") if wanted(path.relative_to(ROOT / "worker").parts[0])
+    ]
+    used = {command for path in files if path.suffix == ".py" for command in _of_python(path, known)}
+    used |= {command for path in files if path.suffix == ".lua" for command in _of_lua(path, known)}
+    # redis-py says who it is, and pings what was idle.
+    return used | {"client|setname", "ping"}
 
 
 def test_the_worker_may_do_exactly_what_its_source_does(client: Callable[[str], Any]) -> None:
-    known = {_text(name).lower() for name in client("test").command_list()}
-    others = {"cli", "demo", "simulate", "producer.py"}
-    python = [
-        path for path in (ROOT / "worker").rglob("*.py") if path.relative_to(ROOT).parts[1] not in others
-    ]
+    others = {"cli", "demo", "doctor", "simulate", "producer.py"}
 
-    used = {command for path in python for command in _of_python(path, known)}
-    used |= {command for path in (ROOT / "worker").rglob("*.lua") for command in _of_lua(path, known)}
-    # redis-py says who it is, and pings what was idle.
-    used |= {"client|setname", "ping"}
+    used = _used(client, lambda part: part not in others)
 
     assert used - _granted("worker") == set(), "give these to `user worker` in deploy/redis/users.acl"
     assert _granted("worker") - used == set(), "nobody uses these: take them from `user worker`"
+
+
+def test_an_operator_may_do_whatever_a_command_of_ours_does(client: Callable[[str], Any]) -> None:
+    used = _used(client, lambda part: part not in {"demo", "simulate"})
+
+    refused = {command for command in used if not _may(client("test"), "operator", command)}
+
+    assert refused == set(), "give these to `user operator` in deploy/redis/users.acl"
+
+
+def _may(client: Any, user: str, command: str) -> bool:
+    """Ask the server, with one more argument each time until they are enough. All of them are a key of ours."""
+    for count in range(10):
+        try:
+            answer = client.acl_dryrun(user, *command.split("|"), *["exec:routes"] * count)
+        except redis.ResponseError as error:
+            assert "wrong number of arguments" in str(error), error
+        else:
+            return _text(answer) == "OK"
+    raise AssertionError(f"how many arguments does {command} take?")
 
 
 @pytest.mark.parametrize(
