@@ -130,9 +130,24 @@ def test_what_nobody_listened_to_is_told_by_the_list_after_the_gap(
     case.exchange.shows("N1", "PARTIALLY_FILLED", 7, 71100)
 
     case.exchange.ears[-1][1]()  # the connection was cut and is back
-    follower.turn()
+    later(case, follower, 1.0)
 
     assert case.told()[-1] == ("PARTIALLY_FILLED", 7, 71100, "list")
+
+
+def test_many_gaps_in_a_row_do_not_have_the_list_read_all_the_time(
+    case: Case, start: Callable[..., Follower]
+) -> None:
+    follower = start()
+    case.answer("a", "N1")
+    later(case, follower, 1.0)
+    before = len(case.exchange.readings)
+
+    for _ in range(20):
+        case.exchange.ears[-1][1]()
+        later(case, follower, 0.1)
+
+    assert len(case.exchange.readings) - before in (1, 2)
 
 
 def test_a_refusal_by_the_exchange_after_the_acceptance_is_told_with_its_code(

@@ -103,7 +103,7 @@ def check_story(told: list[dict[str, Any]]) -> None:
     events = [one["event"]["type"] for one in told if one["kind"] == "event"]
     summary = next(one for one in told if one["kind"] == "summary")
 
-    assert kinds == {"note", "act", "answer", "event", "summary", "next"}
+    assert kinds == {"note", "act", "answer", "event", "order", "summary", "next"}
     assert set(events) == {
         "HALTED",
         "RESUMED",

@@ -19,6 +19,8 @@ from worker.logs import Event, Logger
 
 #: Reading the list takes at most one part in so many of the time: orders share the broker's call limit with it.
 LIST_SHARE: Final = 4
+#: Seconds between two readings of the list for what went unheard, at least.
+GAPS_EVERY: Final = 1.0
 #: Orders that are written in one step.
 BATCH: Final = 200
 #: How far before its launch an order may lie in the broker's list, for clocks that differ.
@@ -66,7 +68,9 @@ class Follower:
         #: Set whenever a turn has something to do before its time.
         self.news = threading.Event()
         self._ear: Ear | None = None
-        self._list_from = 0.0
+        #: When the list is due, and when it may be read before that because something went unheard.
+        self._list_from = self._list_again_from = 0.0
+        self._has_gap = False
 
     def turn(self) -> None:
         """Do what is due: publish what was heard, follow new answers, read the list. Call it a few times a second."""
@@ -78,7 +82,9 @@ class Follower:
             self._ear, self._list_from = Ear(self._adapter, self.news, self._log), 0.0
         self._take_notices(self._ear)
         self._take_answers()
-        if self._ear.has_missed() or self._clock.boottime() >= self._list_from:
+        self._has_gap |= self._ear.has_missed()
+        if self._clock.boottime() >= (self._list_again_from if self._has_gap else self._list_from):
+            self._has_gap = False
             self._read_list()
 
     def leave(self) -> None:
@@ -125,8 +131,9 @@ class Follower:
                 rows = ()
             followed = {life.broker_order_id for life in ours}
             self._take_rows([row for row in rows if row.broker_order_id in followed])
-        took = self._clock.boottime() - started
-        self._list_from = started + took + max(self._rules.interval, took * (LIST_SHARE - 1))
+        now = self._clock.boottime()
+        self._list_again_from = now + max(GAPS_EVERY, (now - started) * (LIST_SHARE - 1))
+        self._list_from = max(self._list_again_from, now + self._rules.interval)
 
     def _take_rows(self, rows: Sequence[OrderRecord]) -> None:
         for start in range(0, len(rows), BATCH):
