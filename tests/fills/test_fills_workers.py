@@ -140,3 +140,26 @@ def test_every_accepted_order_is_followed_to_its_end_though_the_follower_is_kill
         60,
     )
     check_truth(here)
+
+
+def test_with_notices_changes_are_told_at_once_and_a_successor_makes_up_for_what_nobody_heard(
+    street: Callable[..., Street],
+) -> None:
+    here = street(order_list_interval=600, options__hts_id="kim")
+    first, *others = buys(4, "told")
+    worker = here.worker()
+    here.open()
+    here.enqueue([first])
+    wait_until(is_told(here, {first.intent_id: OrderStatus.FILLED}), "the first is filled")
+    witnesses = {one.seen_by for events in lives(here).values() for one in events}
+    here.enqueue(others)
+    here.answered(others)
+
+    worker.kill()
+    here.worker()
+
+    wait_until(
+        is_told(here, {one.intent_id: OrderStatus.FILLED for one in (first, *others)}), "all are filled", 60
+    )
+    assert witnesses == {"notice"}
+    check_truth(here)
