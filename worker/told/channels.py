@@ -47,6 +47,9 @@ class Channel(Protocol):
             NotTold: this try failed. Make another one later.
         """
 
+    def close(self) -> None:
+        """Called by another thread: end the try that may be under way, and leave nothing running."""
+
 
 def build_channels(settings: Settings) -> list[Channel]:
     """
@@ -101,6 +104,11 @@ class Command:
         self._argv = list(argv)
         self._environ = dict(environ)
         self._timeout = timeout
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def close(self) -> None:
+        if self._running is not None:
+            _end(self._running)
 
     def tell(self, body: bytes) -> None:
         # Files, not pipes: what the program left running in the background would hold a pipe open.
@@ -113,7 +121,7 @@ class Command:
 
     def _run(self, given: IO[bytes], said: IO[bytes]) -> int:
         try:
-            process = subprocess.Popen(
+            process = self._running = subprocess.Popen(
                 self._argv,
                 stdin=given,
                 stdout=subprocess.DEVNULL,
@@ -128,11 +136,16 @@ class Command:
         except subprocess.TimeoutExpired:
             raise NotTold(f"the command was not done in {self._timeout:g} s, and was ended") from None
         finally:
-            if process.poll() is None:
-                # With all that it has started.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            self._running = None
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _last_words(said: IO[bytes]) -> str:
@@ -177,6 +190,9 @@ class WebHook:
             connection.close()
         if not 200 <= status <= 299:
             raise NotTold(f"the web hook answered {status}")
+
+    def close(self) -> None:
+        """A request needs no end: it holds nothing."""
 
     def _connection(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection

@@ -48,6 +48,9 @@ class Chat:
         if not self._service.notify(body=text, title=title, notify_type=kind):
             raise NotTold("the service did not take it")
 
+    def close(self) -> None:
+        """A request needs no end: it holds nothing."""
+
 
 def worded(body: bytes) -> tuple[str, str, str]:
     """An event as a title, a text and apprise's kind of it, for people."""

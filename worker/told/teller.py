@@ -204,4 +204,6 @@ def telling(
             one.stop.set()
         for thread in threads:
             thread.join(_LEAVE_WITHIN)
+        for channel in channels:
+            channel.close()
         client.close()
