@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ DEPLOY = ROOT / "deploy"
 
 def tool(name: str) -> str:
     """The path of a program. Skips the test where there is none, and fails it in CI."""
-    found = shutil.which(name) or shutil.which(name, path=str(ROOT / ".venv/bin"))
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
     if found is None:
         reason = f"no {name} on PATH"
         if os.environ.get("CI"):
