@@ -35,7 +35,9 @@ if is_open and is_same and reason ~= 'conflict' then return 'open' end
 -- The take registered what it could read of it in a lane, each time that it was taken.
 local ok, order = pcall(cjson.decode, body)
 if ok and type(order) == 'table' and type(order.symbol) == 'string' and type(order.intent_id) == 'string' then
-  leave_lane(order.symbol .. '\0' .. entry .. '\0' .. order.intent_id)
+  local member = order.symbol .. '\0' .. entry .. '\0' .. order.intent_id
+  -- It may have become the place of another entry with the same id, which is at work.
+  if not (is_open and e.member == member) then leave_lane(member) end
 end
 if e.fingerprint == fingerprint or is_done() then return 'already' end
 if stream ~= '' then redis.call('XACK', stream, group, entry_id) end

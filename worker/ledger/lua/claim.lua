@@ -34,6 +34,14 @@ local function must_wait(symbol, member)
   return redis.call('HGET', entry_key(member_id(head)), 'state') ~= 'parked'
 end
 
+-- The place that an entry gives its intent. Where an earlier entry of the same intent is the lane's head, that is it.
+local function place_of(symbol, entry, id)
+  local member, head = symbol .. '\0' .. entry .. '\0' .. id, lane_head(symbol)
+  if not head or head == member or member_id(head) ~= id then return member end
+  redis.call('ZREM', K.lanes, member)
+  return head
+end
+
 local function is_timely(created, not_after)
   return now_ms < tonumber(not_after) and tonumber(created) - now_ms <= skew_ms
 end
@@ -42,7 +50,7 @@ local function enter(may_leave, id, token, fingerprint, symbol, entry, created, 
   local parked, member = false, ''
   if symbol ~= '' then
     if entry == '' then entry = string.format('k%020d', redis.call('HINCRBY', K.state, 'arrivals', 1)) end
-    member = symbol .. '\0' .. entry .. '\0' .. id
+    member = place_of(symbol, entry, id)
     parked = must_wait(symbol, member)
   end
   local state, flight = parked and 'parked' or 'claimed', ''
@@ -62,6 +70,15 @@ local function enter(may_leave, id, token, fingerprint, symbol, entry, created, 
   return {'launched', gates.sequence, not_after - now_ms}
 end
 
+-- Taken again, it was registered again: a replay has no place of its own, and a doubt only where doubts hold their lanes.
+local function rejoin(state, id, place, member)
+  local holds = place and place ~= '' and state ~= 'settled' and not (state == 'in_doubt' and on_doubt == 'continue')
+  if holds and place == member then return end
+  if not (holds and member < place and redis.call('ZSCORE', K.lanes, member)) then return leave_lane(member) end
+  move_up(id, place, member)
+  if lane_head(member_symbol(member)) == member then advance(member_symbol(member)) end
+end
+
 local function claim(id, token, fingerprint, symbol, entry, ...)
   local known = redis.call('HMGET', entry_key(id), 'state', 'fingerprint', 'token', 'member', 'response')
   local state = known[1]
@@ -72,9 +89,7 @@ local function claim(id, token, fingerprint, symbol, entry, ...)
     return enter(false, id, token, fingerprint, symbol, entry, ...)
   end
   if known[2] ~= fingerprint then return {'conflict', known[2]} end
-  local member = symbol .. '\0' .. entry .. '\0' .. id
-  -- Taken again, it was registered again: a replay never has a place, and a doubt only where doubts hold their lanes.
-  if known[4] ~= member or (state == 'in_doubt' and on_doubt == 'continue') then leave_lane(member) end
+  rejoin(state, id, known[4], symbol .. '\0' .. entry .. '\0' .. id)
   if state == 'settled' then return {'settled', known[5]} end
   -- The reply to this very call was lost, and it is made again: nothing was sent on it.
   if known[3] == token and (state == 'claimed' or state == 'in_flight') then return GRANTED end

@@ -132,13 +132,21 @@ local function grant(id, body)
   audit('handed', id, '', grant_token)
 end
 
+-- An intent has one place in its lane: that of its first entry. The queue may hold more of them, and a worker that died
+-- may have had the first; then a later one was claimed before it.
+local function move_up(id, from, to)
+  redis.call('ZREM', K.lanes, from)
+  redis.call('HSET', entry_key(id), 'member', to)
+end
+
 -- If the lane's head is parked, hand it to the caller, or note that somebody can take it.
 local function advance(symbol)
   local head = lane_head(symbol)
   if not head then return end
   local id = member_id(head)
-  local v = redis.call('HMGET', entry_key(id), 'state', 'body')
+  local v = redis.call('HMGET', entry_key(id), 'state', 'body', 'member')
   if v[1] ~= 'parked' then return end
+  if v[3] ~= head then move_up(id, v[3], head) end
   if #granted < want then grant(id, v[2]) else redis.call('SADD', K.ready, symbol) end
 end
 
