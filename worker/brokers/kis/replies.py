@@ -125,7 +125,7 @@ def read_reply(
         found = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or _TORN in found.values():
         return None
     return Reply(
         status, found, headers.get("tr_cont", "").strip(), headers.get("gt_uid", "").strip(), redactor
