@@ -51,11 +51,14 @@ class Member:
         return self.ledger.register(broker="mock", mode="paper", start_halted=False)
 
     def claim(self, intent_id: str, *, created: datetime | None = None) -> Any:
+        return self.ledger.claim([self.entry(intent_id, created)])[0]
+
+    def entry(self, intent_id: str, created: datetime | None = None) -> Entry:
         made = make_intent(intent_id=intent_id, created_at=created or datetime.now(UTC))
         self._tokens[intent_id] = new_token()
         at = int(made.created_at.timestamp() * 1000)
         # A lane of its own for each.
-        entry = Entry(
+        return Entry(
             intent_id,
             self._tokens[intent_id],
             made.fingerprint(),
@@ -66,12 +69,15 @@ class Member:
             "",
             dump(made),
         )
-        return self.ledger.claim([entry])[0]
 
     def launch(self, intent_id: str) -> Launch:
         return self.ledger.launch([(intent_id, self._tokens[intent_id], 1)])[0]
 
-    def settle(self, intent_id: str) -> Settled:
+    def settle(self, intent_id: str, end: Settlement | None = None) -> Settled:
+        """``end``: the very same as in a call before."""
+        return self.ledger.settle([end or self.end(intent_id)])[0][0]
+
+    def end(self, intent_id: str) -> Settlement:
         response = ExecutionResponse(
             intent_id=intent_id,
             accepted=True,
@@ -81,10 +87,9 @@ class Member:
             outcome=Outcome.ACCEPTED,
             broker_order_id=f"N-{intent_id}",
         )
-        end = Settlement(
+        return Settlement(
             intent_id, self._tokens[intent_id], 1, "answer", "ACCEPTED", "success", dump(response)
         )
-        return self.ledger.settle([end])[0][0]
 
     def doubt(self, intent_id: str) -> Settled:
         end = Settlement(intent_id, self._tokens[intent_id], 1, "doubt", "FS042", "none", "no answer")

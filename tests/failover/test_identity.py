@@ -228,7 +228,7 @@ def test_a_named_person_may_end_the_wait_and_what_was_before_stays_in_doubt(
 def test_a_replica_is_no_place_to_write_and_one_that_took_over_is_another_server(
     start: Callable[..., RedisServer], member: Callable[..., Member]
 ) -> None:
-    server = start(*DURABLE)
+    server = start(*DURABLE, "--repl-diskless-sync-delay", "0")
     replica = start(*DURABLE, "--replicaof", f"127.0.0.1 {server.port}")
     one, other = member(server), member(replica)
     one.register()

@@ -109,5 +109,5 @@ def test_with_confirmed_writes_nothing_leaves_while_no_replica_follows_and_a_fai
     sentinels.servers[0].kill()
     wait_until(lambda: sentinels.primary is sentinels.servers[1], "the replica takes over")
 
-    assert len(here.answers()) == 180, "the last answer is there as well"
+    wait_until(lambda: len(here.answers()) == 180, "the last answer is there as well")
     here.check()

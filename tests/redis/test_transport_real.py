@@ -155,7 +155,7 @@ def test_no_entry_is_taken_that_could_not_be_registered(own_server: RedisServer)
         consumer = connection.Consumer(kombu.Queue("q"), on_message=messages.append)
         consumer.consume()
         client.config_set("maxmemory-policy", "noeviction")
-        client.config_set("maxmemory", "1mb")
+        client.config_set("maxmemory", "100kb")
         with pytest.raises(redis.exceptions.OutOfMemoryError):
             connection.drain_events(timeout=1)
         taken = client.xpending("q", GROUP)["pending"]
