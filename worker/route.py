@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from contracts import Code, OrderEvent
+from worker import __version__
 from worker.bell import Bell
 from worker.brokers import (
     BaseBrokerAdapter,
@@ -159,6 +160,7 @@ class Route:
             skew=self._metrics.clock_skew,
             owns_stream=is_stream,
             must_be_durable=self._must_be_durable,
+            about=common(self.settings),
             confirmation=self._confirmation,
             is_alive=lambda: not self._visiting and self.hung(self._clock.boottime()) is None,
         )
@@ -429,6 +431,11 @@ class Route:
         elif not self._stop_intake.is_set():
             self._queue_was_away = True
             self._log.warning(Event.QUEUE_AWAY, reason=self.intake.error)
+
+
+def common(route: RouteSettings) -> dict[str, str]:
+    """What all workers of a route should have in common, as it stands beside their heartbeat."""
+    return {"version": __version__, "mode": route.mode, "settings": route.digest}
 
 
 def build_adapter(route: RouteSettings, clock: Clock) -> BaseBrokerAdapter | None:

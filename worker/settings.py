@@ -10,6 +10,8 @@ Durations are seconds.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import os
 import re
 import shlex
@@ -314,6 +316,12 @@ class RouteSettings(BaseModel):
         "then be placed twice.",
         default=False,
     )
+
+    @property
+    def digest(self) -> str:
+        """The same for the same settings. Secrets are left out: a digest would help whoever guesses them."""
+        told = self.model_dump(mode="json")
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,10 +71,14 @@ class Upkeep:
         skew: Callable[[float], None],
         owns_stream: bool,
         must_be_durable: bool,
+        about: Mapping[str, str] | None = None,
         confirmation: Confirmation,
         is_alive: Callable[[], bool],
     ) -> None:
-        """``is_alive``: whether others may count on this worker. It is asked before each heartbeat."""
+        """
+        ``is_alive``: whether others may count on this worker. It is asked before each heartbeat. ``about``: what the
+        workers of a route should have in common.
+        """
         self._ledger = ledger
         self._engine = engine
         self._client: Any = client
@@ -83,6 +87,7 @@ class Upkeep:
         self._clock = clock
         self._worker = worker
         self._port = port
+        self._about = about or {}
         self._is_alive = is_alive
         self._confirmation = confirmation
         self._lost = lost
@@ -151,6 +156,7 @@ class Upkeep:
             return
         self._client.hset(self._keys.state, "alive_at", now)
         card = {"host": socket.gethostname(), "pid": os.getpid(), "port": self._port(), "beat": now}
+        card |= self._about
         self._client.hset(self._keys.workers, self._worker, json.dumps(card))
         for name, body in self._client.hgetall(self._keys.workers).items():
             if now - json.loads(body)["beat"] > FORGOTTEN * 1000:

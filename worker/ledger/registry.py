@@ -13,6 +13,11 @@ from worker.errors import ConfigError, Unavailable
 from worker.keys import ROUTES
 
 
+def account_mark(broker: str, account: str | None) -> str | None:
+    """What stands for an account in the registry, so that the account itself does not."""
+    return sha256(f"{broker}:{account}".encode()).hexdigest()[:16] if account else None
+
+
 def enlist(client: redis.Redis, route: str, *, broker: str, mode: str, account: str | None) -> None:
     """
     Enter a route, or confirm it.
@@ -21,7 +26,7 @@ def enlist(client: redis.Redis, route: str, *, broker: str, mode: str, account: 
         ConfigError: another route trades on the account already. Do not start.
         Unavailable: Redis does not answer.
     """
-    mark = sha256(f"{broker}:{account}".encode()).hexdigest()[:16] if account else None
+    mark = account_mark(broker, account)
     record = json.dumps({"broker": broker, "mode": mode, "account": mark})
 
     def enter(pipe: Any) -> None:
