@@ -30,7 +30,7 @@ exec:{ROUTE}:working           hash    while an order works        accepted orde
 exec:{ROUTE}:follower          string  a few seconds               the worker that follows the orders for all
 exec:{ROUTE}:told              hash    for ever                    channel → the last failsafe entry told over it
 exec:{ROUTE}:teller:CHANNEL    string  half a minute               the worker that tells over it for all
-exec:{ROUTE}:workers           hash    a heartbeat                 worker → JSON: host, pid, port, beat, version, mode, settings
+exec:{ROUTE}:workers           hash    a heartbeat                 worker → JSON: host, pid, port, beat, version, settings
 =============================  ======  ==========================  ==========================================
 
 Times in Redis are milliseconds of Redis's own clock.

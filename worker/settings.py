@@ -468,6 +468,14 @@ class Settings(BaseSettings):
         return tuple(one for one in (self.told_url, self.told_header, *self.told_apprise_urls) if one)
 
 
+def secret_files(environ: Mapping[str, str] | None = None) -> list[tuple[str, Path]]:
+    """The files that settings and secrets are read from, each with the setting that names it; none twice."""
+    reading = _Reading()
+    variables = reading.environment(os.environ if environ is None else environ)
+    reading.toml(variables.get("config"))
+    return list(dict.fromkeys(reading.files))
+
+
 def environ_of_others() -> dict[str, str]:
     """This process's environment without our own settings, for programs that must not see them."""
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
@@ -530,6 +538,8 @@ class _Reading:
 
     def __init__(self) -> None:
         self.faults: list[str] = []
+        #: What secrets were read from, under the names that say so.
+        self.files: list[tuple[str, Path]] = []
         self._origins: dict[Place, str] = {}
         self._file = ""
 
@@ -571,6 +581,8 @@ class _Reading:
                 values[key] = self._without_files(value, (*above, key))
                 continue
             path, value_read = self._from_file((*above, key), value, ".".join((*above, key)))
+            if path[-1] == key and _is_secret(path, value):
+                self.files.append((f"{PREFIX}CONFIG", Path(self._file)))
             if path[-1] in values or (path[-1] != key and path[-1] in table):
                 self.faults.append(
                     f"{'.'.join(path)} in {self._file}: is set a second time by {key}; give one of them"
@@ -589,6 +601,7 @@ class _Reading:
         except (OSError, UnicodeError, TypeError) as error:
             self.faults.append(f"{name}: {_cannot_read(value, error)}")
             return target, None
+        self.files.append((name, Path(value)))
         if not content:
             self.faults.append(f"{name}: {value} is empty; write the value into it")
             return target, None
@@ -644,6 +657,12 @@ def _put(values: dict[str, Any], path: Place, value: Any) -> None:
             return
         values = inner
     values[last] = value
+
+
+def _is_secret(path: Place, value: Any) -> bool:
+    if path[:1] == ("routes",) and path[2:3] == ("options",):
+        return _is_secret_option(path[-1])
+    return (path[0].startswith("told_") and path[0] in _NOT_REPEATED) or bool(list(_passwords(str(value))))
 
 
 def _may_be_in_a_file(path: Place) -> bool:

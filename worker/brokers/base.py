@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar, Final, Protocol, Self
 
 import redis
@@ -72,6 +72,16 @@ class Send:
     send_before: float | None = None
     #: Hears what a later cancel will need besides the broker's number, before the answer is given.
     refer: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """An access token that workers share."""
+
+    #: Seconds that it is good for; 0 where there is none.
+    valid_for: float
+    #: It was stored with the secret that this route has.
+    readable: bool = True
 
 
 class BrokerEngine(Protocol):
@@ -189,6 +199,17 @@ class BaseBrokerAdapter(ABC):
         begins, at first and after each interruption: what came before was not heard. It connects again by itself,
         and raises nothing for the broker's faults. Only one worker of an account calls it at a time.
         """
+
+    def knows_day(self, day: date) -> bool:
+        """Whether the calendar tells if the market trades that day. Where it does not, orders may be denied."""
+        return True
+
+    def token_state(self, client: redis.Redis, prefix: str) -> TokenState | None:
+        """
+        What is shared of signing in, as `share` keeps it. Asks nobody but Redis and changes nothing; ``None`` where
+        nothing is signed in for.
+        """
+        return None
 
     def share(self, client: redis.Redis, prefix: str) -> None:  # noqa: B027 - many have nothing to share
         """

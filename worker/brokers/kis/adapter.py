@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import redis
 
+from worker.brokers.base import TokenState
 from worker.brokers.kis.auth import AccessTokenPayload, BrokerAdapter
 from worker.brokers.kis.orders import KISOrderAdapter
 from worker.brokers.kis.shared import RedisDayStore, RedisTokenStore, RedisTurns
@@ -17,6 +18,9 @@ class KISBrokerAdapter(KISOrderAdapter, BrokerAdapter):
 
     def prepare(self) -> None:
         self.authenticate()
+
+    def token_state(self, client: redis.Redis, prefix: str) -> TokenState:
+        return RedisTokenStore(client, prefix, self.client.credentials, self.client.clock).state()
 
     def share(self, client: redis.Redis, prefix: str) -> None:
         """

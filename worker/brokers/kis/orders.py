@@ -172,6 +172,12 @@ class KISOrderAdapter(BaseBrokerAdapter):
         venues = [Venue(rules.venue or KR_VENUES[0]), *([Venue("NASD")] if rules.us else [])]
         return any(session(one, at, calendar=rules.calendar).state is not State.CLOSED for one in venues)
 
+    def knows_day(self, day: date) -> bool:
+        rules = self._rules
+        countries = [Country.KR, *([Country.US] if rules.us else [])]
+        days = [rules.calendar.day(country, day) for country in countries]
+        return not rules.check_hours or all(one.state is not State.UNKNOWN for one in days)
+
     def session_over(self, symbol: str, since: datetime) -> bool:
         """When the date of ``since`` is past where the symbol trades: Korea's for Korean stocks, else New York's."""
         zone = facts.KST if is_korean(symbol) else facts.NEW_YORK

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 
+from worker.brokers.base import TokenState
 from worker.brokers.kis.auth import (
     ISSUE_LEASE,
     AccessTokenPayload,
@@ -45,7 +46,7 @@ class RedisTokenStore:
     """
 
     def __init__(self, client: redis.Redis, prefix: str, credentials: Credentials, clock: Clock) -> None:
-        self._client = client
+        self._client: Any = client
         self._clock = clock
         self._seal = _Seal(credentials)
         self.key = f"{prefix}{{{self._seal.name}}}"
@@ -73,6 +74,23 @@ class RedisTokenStore:
 
     def give_up(self, fence: int, wait: float) -> None:
         _run(self._client, self.key, "put_token", fence, "", "", 0, 0, _ms(wait))
+
+    def state(self) -> TokenState:
+        """
+        Of the token that is kept. Changes nothing.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+        try:
+            sealed, valid_until = self._client.hmget(self.key, "sealed", "valid_until_ms")
+            seconds, microseconds = self._client.time()
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
+        valid_for = int(valid_until or 0) / 1000 - seconds - microseconds / 1e6
+        if not sealed or valid_for <= 0:
+            return TokenState(0.0)
+        return TokenState(valid_for, self._seal.open(sealed, valid_for, self._clock) is not None)
 
     def _open(self, sealed: bytes, fresh_for: float, valid_for: float) -> Held | Issue | Wait:
         payload = self._seal.open(sealed, valid_for, self._clock)
