@@ -23,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--chunk", type=int, default=5000, help="entries that are fed and judged at a time")
+    parser.add_argument("--chunk", type=int, default=2000, help="entries that are fed and judged at a time")
     parser.add_argument(
         "--show", type=int, metavar="NUMBER", help="print one entry of the seed, and feed nothing"
     )
@@ -50,7 +50,7 @@ def _besiege(camp: Camp, seed: int, entries: int, chunk: int) -> int:
         before = camp.rss
 
         def told(camp: Camp) -> None:
-            if camp.fed % (10 * chunk) == 0:
+            if camp.fed % (25 * chunk) == 0:
                 rate = camp.fed / camp.seconds
                 _say(f"{camp.fed:>9} fed  {rate:6.0f}/s  worker {camp.rss / _MIB:.0f} MiB")
 

@@ -87,13 +87,13 @@ def report(faults: list[Fault]) -> str:
 def test_every_entry_of_the_mill_ends_in_an_answer_or_among_the_dead_letters() -> None:
     bench, mill = Bench(), Mill(SEED)
 
-    for first in range(0, 600, 60):
+    for first in range(0, 240, 60):
         faults = bench.faults([(number, mill.entry(number)) for number in range(first, first + 60)])
 
         assert not faults, report(faults)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 2**32))
 def test_the_contract_takes_what_its_page_says_and_nothing_else(seed: int, number: int) -> None:
     entry = Mill(seed, lambda: datetime(2026, 11, 23, 9, tzinfo=UTC)).entry(number)
@@ -142,7 +142,7 @@ _fields = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_fields, min_size=1, max_size=8))
 def test_no_entry_ends_the_worker_or_stays_behind(entries: list[list[tuple[bytes, bytes]]]) -> None:
     bench = Bench()
@@ -164,8 +164,8 @@ def camp(redis_server: RedisServer, tmp_path: Any) -> Iterator[Camp]:
 @pytest.mark.real_redis
 @pytest.mark.process
 def test_a_real_worker_survives_the_mill_and_goes_on_trading(camp: Camp) -> None:
-    faults = camp.run(4000, chunk=1000)
+    faults = camp.run(2000, chunk=500)
 
     assert not faults, report(faults)
     assert camp.errors() == []
-    assert camp.orders > 300
+    assert camp.orders > 150
