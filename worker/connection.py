@@ -26,6 +26,8 @@ from redis.exceptions import (
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
+from worker.url_options import check_url
+
 #: What redis-py raises when the server does not answer or takes no writes for now. Whether the command was
 #: carried out is unknown: raise `worker.errors.Unavailable` and repeat only what may be repeated.
 CONNECTION_ERRORS: Final[tuple[type[RedisError], ...]] = (
@@ -81,6 +83,7 @@ def connect(url: str, *, client_name: str, socket_timeout: float = 5.0) -> redis
     if "path" not in options:
         options["socket_keepalive"] = True
     options.setdefault("max_connections", 64)
+    check_url(options)
     if sentinels:
         return redis.Redis.from_pool(_sentinel_pool(sentinels, service, options))
     return redis.Redis.from_pool(ConnectionPool(**options))

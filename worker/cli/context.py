@@ -168,6 +168,9 @@ def _what_is_away(error: Exception, desk: Surroundings) -> str:
         return str(error)
     why = str(cause).rstrip(".")
     where = f"Redis at {desk.settings.redis_url.shown}"
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        cure = "Correct ssl_ca_certs or the host in EXECWORKER_REDIS_URL, or the server's certificate."
+        return f"{where} cannot show that it is the server that is meant: {why}. {cure}"
     if isinstance(cause, redis.AuthenticationError):
         return f"{where} does not let us in: {why}. Correct the password in EXECWORKER_REDIS_URL."
     if isinstance(cause, redis.ResponseError):
