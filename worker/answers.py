@@ -36,6 +36,14 @@ GATES: Final[dict[Gate, Denial]] = {
         None,
         "halted, nothing is sent: {detail}",
     ),
+    Gate.ROLLOUT: Denial(
+        Outcome.DENIED,
+        Code.ROLLOUT,
+        "worker",
+        None,
+        "live workers of this route differ in version or settings, so nothing is sent: finish the rollout, or open a "
+        "window for it (worker rollout open)",
+    ),
     Gate.EXPIRED: Denial(
         Outcome.EXPIRED,
         Code.EXPIRED,

@@ -67,6 +67,8 @@ class Event(StrEnum):
     GUARD_RESET = "guard_reset"  # info
     HALTED = "halted"  # warning
     RESUMED = "resumed"  # info
+    BUILDS_DIFFER = "builds_differ"  # warning: live workers of a route differ; nothing live is sent
+    BUILDS_AGREE = "builds_agree"  # info
     NO_LIVE_WORKER = "no_live_worker"  # error
     CANCELLED_OPEN = "cancelled_open"  # error: working orders were cancelled because no worker was alive
 

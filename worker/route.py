@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import redis
+
 from contracts import Code, OrderEvent
 from worker import __version__
 from worker.bell import Bell
@@ -20,7 +22,7 @@ from worker.brokers import (
     create_broker_for_execution,
 )
 from worker.clock import Clock
-from worker.connection import Connect, on_connect
+from worker.connection import Connect, at_home, on_connect
 from worker.durability import Confirmation, weaknesses
 from worker.engine import Engine, EngineRules
 from worker.errors import BrokerError, ConfigError, StateLost, Unavailable
@@ -28,7 +30,7 @@ from worker.fills import Follower, FollowRules, Working
 from worker.guard import OpenGuard
 from worker.intake import Delivery, Intake
 from worker.journal import Journal
-from worker.keys import SHARED
+from worker.keys import SHARED, RouteKeys
 from worker.ledger import USER_TIMEOUT, Ledger, LedgerRules
 from worker.ledger.identity import ServerWatch
 from worker.ledger.registry import enlist
@@ -81,7 +83,7 @@ class Route:
         self._fail = fail
         self._start_halted = start_halted
         self._bell = Bell()
-        self._client = connect(settings.redis_url, client_name=f"execworker:{worker}")
+        self._connect(settings, worker, connect)
 
         self._adapter = build_adapter(self.settings, clock)
         self._broker = build_broker(self.settings, self._adapter, clock)
@@ -92,7 +94,8 @@ class Route:
         self._watch = ServerWatch()
         on_connect(self._client, self._watch.look)
         self._ledger = Ledger(self._client, name, worker, rules, clock, self._line, self._watch)
-        self._build_engine(settings, connect, port)
+        self._build_engine(settings, connect)
+        self._build_upkeep(port)
         self._build_resolver(lag)
         self._build_follower()
 
@@ -103,12 +106,22 @@ class Route:
         self._turned = clock.boottime()
         self._threads: dict[str, threading.Thread] = {}
 
-    def _build_engine(self, settings: Settings, connect: Connect, port: Callable[[], int]) -> None:
+    def _connect(self, settings: Settings, worker: str, connect: Connect) -> None:
+        home = at_home(settings.redis_url, RouteKeys(self.name).prefix)
+        self._client = self._commons = connect(home, client_name=f"execworker:{worker}")
+        if home != settings.redis_url:
+            # For what lies outside the route's slot.
+            try:
+                self._commons = connect(settings.redis_url, client_name=f"execworker-commons:{worker}")
+            except redis.ConnectionError as error:
+                raise Unavailable(f"Redis does not answer: {error}") from error
+
+    def _build_engine(self, settings: Settings, connect: Connect) -> None:
         route = self.settings
         keys = self._ledger.keys
-        is_stream = urlsplit(settings.queue_url).scheme.partition("+")[0] in SCHEMES
+        self._owns_stream = urlsplit(settings.queue_url).scheme.partition("+")[0] in SCHEMES
         self.intake = Intake(
-            settings.queue_url,
+            at_home(settings.queue_url, keys.prefix),
             (keys.cancels, keys.intents),
             deliver=self._deliver,
             want=lambda: self.engine.wants_more(),
@@ -124,7 +137,7 @@ class Route:
                 "client_name": f"execworker-queue:{self._worker}",
                 "connect": connect,
             }
-            if is_stream
+            if self._owns_stream
             else {},
             on_state=self._queue_state,
             clock=self._clock,
@@ -147,6 +160,8 @@ class Route:
         )
         self._cancels = Sender(self._broker, self.name, 2, self.engine.ended, self._clock)
         self.engine.orders, self.engine.cancels = self._orders, self._cancels
+
+    def _build_upkeep(self, port: Callable[[], int]) -> None:
         self._upkeep = Upkeep(
             self._ledger,
             self.engine,
@@ -158,7 +173,7 @@ class Route:
             port=port,
             lost=self._state_lost,
             skew=self._metrics.clock_skew,
-            owns_stream=is_stream,
+            owns_stream=self._owns_stream,
             must_be_durable=self._must_be_durable,
             about=common(self.settings),
             confirmation=self._confirmation,
@@ -175,7 +190,7 @@ class Route:
         self._resolver = None
         if self._adapter is not None:
             self._adapter.before_read = self._wait_for_slot
-            self._adapter.share(self._client, SHARED)
+            self._adapter.share(self._commons, SHARED)
             rules = ResolverRules(
                 self.name,
                 escalate_after=route.doubt_escalate_after,
@@ -255,6 +270,7 @@ class Route:
         self._line.close()
         self.intake.close()
         self._client.close()
+        self._commons.close()
         return clean
 
     def beats(self) -> dict[str, float]:
@@ -331,7 +347,7 @@ class Route:
     def _register(self) -> None:
         route = self.settings
         self._watch.admitted = ""
-        enlist(self._client, self.name, broker=route.broker, mode=route.mode, account=route.account)
+        enlist(self._commons, self.name, broker=route.broker, mode=route.mode, account=route.account)
         is_live = route.mode is Mode.LIVE and route.live_allowed
         if self._must_be_durable and (faults := weaknesses(self._client, self._confirmation)):
             raise ConfigError(_weak(self.name, faults))
@@ -341,6 +357,9 @@ class Route:
         if self._start_halted:
             self._ledger.command("halt", self._worker, "started with --start-halted")
             self._start_halted = False
+        if not self._visiting:
+            # Before the first launch: what is sent from here on is sent by workers of one build.
+            self._upkeep.beat()
         self._metrics.route(self.name).configured(broker=route.broker, mode=route.mode)
         self._log.info(Event.WORKER_STARTED, broker=route.broker, mode=route.mode, state=how)
         self.registered = True
@@ -435,7 +454,11 @@ class Route:
 
 def common(route: RouteSettings) -> dict[str, str]:
     """What all workers of a route should have in common, as it stands beside their heartbeat."""
-    return {"version": __version__, "mode": route.mode, "settings": route.digest}
+    return {"version": __version__, "mode": route.mode, "settings": route.digest, "build": _build(route)}
+
+
+def _build(route: RouteSettings) -> str:
+    return f"{__version__}/{route.digest}"
 
 
 def build_adapter(route: RouteSettings, clock: Clock) -> BaseBrokerAdapter | None:
@@ -489,6 +512,7 @@ def _ledger_rules(
         rate_limit=route.rate_limit or (adapter.rate_limit if adapter else None),
         future_skew=route.future_skew,
         confirmation=confirmation,
+        build=_build(route) if route.mode is Mode.LIVE and route.live_allowed else "",
     )
 
 

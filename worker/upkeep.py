@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import socket
@@ -20,7 +19,7 @@ from worker.engine import Engine
 from worker.errors import StateLost, Unavailable
 from worker.keys import GROUP, RouteKeys
 from worker.ledger import Ledger
-from worker.ledger.control import Control, RouteStatus
+from worker.ledger.control import HEARTBEAT_LOST, Control, RouteStatus
 from worker.logs import Event, Logger
 from worker.metrics import RouteMetrics
 from worker.transport import tidy, trim
@@ -88,6 +87,8 @@ class Upkeep:
         self._worker = worker
         self._port = port
         self._about = about or {}
+        #: Which workers are of which build, while they differ.
+        self._differ = ""
         self._is_alive = is_alive
         self._confirmation = confirmation
         self._lost = lost
@@ -150,17 +151,19 @@ class Upkeep:
             self._log.warning(Event.INTENT_IN_DOUBT, intent_id=intent_id, reason="its worker went silent")
 
     def _beat(self) -> None:
-        now = self._ledger.now_ms()
-        self._tell_skew(now)
-        if not self._is_alive():
-            return
-        self._client.hset(self._keys.state, "alive_at", now)
-        card = {"host": socket.gethostname(), "pid": os.getpid(), "port": self._port(), "beat": now}
-        card |= self._about
-        self._client.hset(self._keys.workers, self._worker, json.dumps(card))
-        for name, body in self._client.hgetall(self._keys.workers).items():
-            if now - json.loads(body)["beat"] > FORGOTTEN * 1000:
-                self._client.hdel(self._keys.workers, name)
+        self._tell_skew(self._ledger.now_ms())
+        if self._is_alive():
+            self.beat()
+
+    def beat(self) -> None:
+        """Tell the other workers that this one is alive, and learn whether all are of one build."""
+        card = {"host": socket.gethostname(), "pid": os.getpid(), "port": self._port(), **self._about}
+        differ = self._ledger.beat(card, fresh=HEARTBEAT_LOST, forgotten=FORGOTTEN)
+        if differ and not self._differ:
+            self._log.warning(Event.BUILDS_DIFFER, workers=differ)
+        elif self._differ and not differ:
+            self._log.info(Event.BUILDS_AGREE)
+        self._differ = differ
 
     def _tell_skew(self, redis_ms: int) -> None:
         skew = self._clock.now().timestamp() - redis_ms / 1000

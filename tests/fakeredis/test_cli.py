@@ -161,12 +161,15 @@ def test_help_names_every_verb_that_works_and_none_that_does_not(cli: Cli) -> No
     assert listed == {
         "contracts",
         "dead",
+        "deadman",
         "demo",
+        "doctor",
         "doubt",
         "guard",
         "halt",
         "intent",
         "resume",
+        "rollout",
         "run",
         "simulate",
         "status",
@@ -206,7 +209,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append((keep, json))
         return 0
 
-    monkeypatch.setitem(sys.modules, "worker.runtime", types.SimpleNamespace(run=run))
+    monkeypatch.setattr("worker.runtime.run", run)
     monkeypatch.setitem(sys.modules, "worker.demo", types.SimpleNamespace(main=main))
     return calls
 
@@ -386,6 +389,7 @@ def test_the_open_doubts_are_listed_with_the_order_they_are_about(cli: Cli) -> N
 )
 def test_a_doubt_is_ended_on_a_named_persons_word(cli: Cli, flags: tuple[str, ...], outcome: str) -> None:
     done = cli(
+        "doctor",
         "doubt",
         "resolve",
         "intent-1",

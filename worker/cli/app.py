@@ -11,6 +11,7 @@ from worker.cli import operate, tools
 from worker.cli.context import Verbs
 from worker.cli.dead import dead
 from worker.cli.deadman import deadman
+from worker.cli.doctor import doctor
 from worker.cli.simulate import simulate
 from worker.cli.submit import submit
 from worker.cli.watch import watch
@@ -49,7 +50,9 @@ app.command()(operate.intent)
 app.command()(operate.halt)
 app.command()(operate.resume)
 app.command()(deadman)
+app.command()(doctor)
 app.add_typer(operate.guard, name="guard")
+app.add_typer(operate.rollout, name="rollout")
 app.add_typer(operate.doubt, name="doubt")
 app.add_typer(dead, name="dead")
 app.add_typer(simulate, name="simulate")

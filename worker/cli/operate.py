@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from worker.stopping import OpenOrder
 
 guard = typer.Typer(help="The guard that stops a route after failures in a row.", no_args_is_help=True)
+rollout = typer.Typer(help="Workers of two builds side by side.", no_args_is_help=True)
 doubt = typer.Typer(help="Intents that may or may not be at the broker.", no_args_is_help=True)
 
 _NEVER = Event()
@@ -48,6 +49,7 @@ _Accepted = Annotated[
 _Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for evidence.")]
 _CancelOpen = Annotated[bool, typer.Option("--cancel-open", help="Cancel the working orders as well.")]
 _CancelTimeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the cancels.")]
+_For = Annotated[float, typer.Option("--for", min=1, max=86400, help="Seconds that the window stays open.")]
 _NotPlaced = Annotated[bool, typer.Option("--not-placed", help="The broker does not hold it.")]
 
 
@@ -108,6 +110,12 @@ def _alarms(one: RouteStatus) -> list[str]:
         alarms.append(f"tripped: `worker guard reset --route {one.route} --reason …{approve}` when mended")
     if one.halted:
         alarms.append(f"halted: `worker resume --route {one.route} --reason …`")
+    if one.rollout_until is not None:
+        alarms.append(f"rollout: workers of two builds may send until {one.rollout_until:%H:%M:%S} UTC")
+    elif one.builds_differ:
+        alarms.append(
+            f"workers differ, nothing is sent: `worker rollout open --route {one.route} --reason …`"
+        )
     if one.in_doubt:
         alarms.append(f"in doubt: `worker doubt list --route {one.route}`")
     if one.dead:
@@ -253,6 +261,44 @@ def _each_route(
         document = {"route": name, "action": done, "changed": changed}
         show(document, f"route {name}: {done if changed else otherwise}", as_json)
     return names
+
+
+# --- Rollout ----------------------------------------------------------------------------------------------
+
+
+@rollout.command("open")
+def rollout_open(
+    ctx: typer.Context,
+    reason: ReasonOption,
+    seconds: _For = 600.0,
+    route: RouteOption = None,
+    actor: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let live workers of two builds send side by side for a while."""
+    desk, who, why = surroundings(ctx), actor_name(actor), reason_text(reason)
+    name = desk.route(route)
+    desk.control(name).open_rollout(who, why, seconds)
+    show(
+        {"route": name, "rollout": "open", "seconds": seconds},
+        f"route {name}: open for {seconds:g} s",
+        as_json,
+    )
+
+
+@rollout.command("close")
+def rollout_close(
+    ctx: typer.Context,
+    reason: ReasonOption,
+    route: RouteOption = None,
+    actor: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Close the window now: live workers must be of one build again."""
+    desk, who, why = surroundings(ctx), actor_name(actor), reason_text(reason)
+    name = desk.route(route)
+    desk.control(name).close_rollout(who, why)
+    show({"route": name, "rollout": "closed"}, f"route {name}: closed", as_json)
 
 
 # --- Guard ------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ CANCEL came first. Every call may be repeated after a lost reply.
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Generic, TypeVar
@@ -84,6 +85,8 @@ class LedgerRules:
     #: Calls a second that the broker takes of the whole route; ``None`` for no limit.
     rate_limit: float | None = None
     future_skew: float = 5.0
+    #: Version and settings of a worker that sends with real money: what all of them must share. Else empty.
+    build: str = ""
     #: What must hold of a write before it counts.
     confirmation: Confirmation = field(default_factory=Confirmation)
 
@@ -429,9 +432,20 @@ class Ledger:
             seconds, micros = self._client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    def command(self, verb: str, actor: str, reason: str) -> tuple[str, str]:
-        """An operator's word: ``halt``, ``resume``, ``reset`` or ``approve``. Returns how it went, and a state or why not."""
-        how, detail = self._call("control", verb, actor, reason)
+    def beat(self, card: Mapping[str, object], *, fresh: float, forgotten: float) -> str:
+        """
+        This worker is alive. Returns '' while all workers that are alive, heard of within ``fresh`` seconds, are of one
+        build; else which is of which: then nothing live is launched.
+        """
+        how, *which = self._call("beat", json.dumps(card), _ms(fresh), _ms(forgotten))
+        return which[0].decode() if how == b"differ" else ""
+
+    def command(self, verb: str, actor: str, reason: str, seconds: float = 0.0) -> tuple[str, str]:
+        """
+        An operator's word: ``halt``, ``resume``, ``reset``, ``approve``, ``rollout`` (for so many seconds) or
+        ``rollout_over``. Returns how it went, and a state or why not.
+        """
+        how, detail = self._call("control", verb, actor, reason, _ms(seconds))
         return how.decode(), detail.decode()
 
     def _note_sequence(self, answers: Sequence[Claim | Launch]) -> None:
@@ -470,6 +484,7 @@ class Ledger:
             _ms(rules.lease),
             _ms(rules.retention),
             rules.lane_on_doubt,
+            rules.build,
         )
 
     def _unavailable(self) -> _Unavailable:

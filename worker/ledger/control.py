@@ -46,6 +46,10 @@ class RouteStatus:
     halted: bool
     halt_reason: str | None
     halt_actor: str | None
+    #: Live workers differ in version or settings; what they would send is refused.
+    builds_differ: bool
+    #: Until when they may all the same.
+    rollout_until: datetime | None
     epoch: int
     #: Entries of the intents stream that nobody has finished: not taken, or taken and not acknowledged.
     queue_depth: int
@@ -120,6 +124,14 @@ class Control:
         """Allow launches again. False: it was not halted."""
         return self._as(actor).command("resume", actor, reason)[0] == "done"
 
+    def open_rollout(self, actor: str, reason: str, seconds: float) -> None:
+        """Let live workers that differ in version or settings send side by side, for so long."""
+        self._as(actor).command("rollout", actor, reason, seconds)
+
+    def close_rollout(self, actor: str, reason: str) -> None:
+        """They must agree again, now."""
+        self._as(actor).command("rollout_over", actor, reason)
+
     def reset_guard(self, actor: str, reason: str, approve: bool = False) -> GuardState:
         """
         Open a tripped guard.
@@ -174,6 +186,8 @@ class Control:
             halted=state.get("halted") == "1",
             halt_reason=state.get("halt_reason"),
             halt_actor=state.get("halt_actor"),
+            builds_differ=state.get("build") == "",
+            rollout_until=_window(state, now),
             epoch=int(state.get("epoch", 0)),
             queue_depth=(lag or 0) + pending + held.get("parked", 0),
             queue_lag=lag,
@@ -240,7 +254,7 @@ class Control:
         }
 
     def _trail(self, intent_id: str, fields: dict[bytes, bytes]) -> Iterator[dict[str, Any]]:
-        first, last = _window(fields)
+        first, last = _trail_window(fields)
         while True:
             batch = self._client.xrange(self._keys.audit, min=first, max=last, count=5000)
             for entry_id, row in batch:
@@ -371,6 +385,11 @@ def _unavailable() -> Iterator[None]:
         raise
 
 
+def _window(state: dict[str, str], now: float) -> datetime | None:
+    until = int(state.get("rollout_until", 0)) / 1000
+    return datetime.fromtimestamp(until, UTC) if until > now else None
+
+
 def _lag(groups: Any) -> int | None:
     if isinstance(groups, Exception) or not groups:
         return None
@@ -434,7 +453,7 @@ def _records(intent_id: str, entry_id: bytes, row: dict[bytes, bytes]) -> Iterat
             yield {"at": at, "event": event, "worker": row[b"worker"].decode(), "detail": detail}
 
 
-def _window(fields: dict[bytes, bytes]) -> tuple[str, str]:
+def _trail_window(fields: dict[bytes, bytes]) -> tuple[str, str]:
     """Where in the audit stream the story of an intent lies, as far as its entry tells."""
     if fields.get(b"state") == b"settled" and b"response" in fields:
         ended = load_response(fields[b"response"]).timestamp.timestamp()

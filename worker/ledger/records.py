@@ -78,6 +78,7 @@ class Gate(StrEnum):
 
     TRIPPED = "tripped"
     HALTED = "halted"
+    ROLLOUT = "rollout"
     EXPIRED = "expired"
     FUTURE = "future"
     CANCELLED = "cancelled"

@@ -17,7 +17,7 @@
 --                  {'conflict', fingerprint}  same id, other content; nothing was changed
 local room, quiet_ms, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
 local gates = read_gates(quiet_ms)
-if gates.halted or not gates.admits or gates.unsure then room = 0 end
+if gates.halted or not gates.admits or gates.unsure or gates.differs then room = 0 end
 local first_sequence = gates.sequence
 local answers = {}
 local GRANTED, PARKED = {'granted'}, {'parked'}

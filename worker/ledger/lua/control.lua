@@ -1,8 +1,9 @@
--- An operator's word: halt, resume, or reset the guard.
+-- An operator's word: halt, resume, reset the guard, or a window in which workers of two builds may send.
 --
--- ARGV[ARGS]      verb    'halt' | 'resume' | 'reset' | 'approve' (a reset out of LOCKDOWN)
+-- ARGV[ARGS]      verb    'halt' | 'resume' | 'reset' | 'approve' (a reset out of LOCKDOWN) | 'rollout' | 'rollout_over'
 -- ARGV[ARGS + 1]  actor
 -- ARGV[ARGS + 2]  reason
+-- ARGV[ARGS + 3]  for_ms  how long the window stays open
 --
 -- Returns {'done', state}     carried out, and published once; the guard's state
 --         {'already', state}  it was so before; nothing was published
@@ -20,6 +21,12 @@ if verb == 'resume' then
   redis.call('HSET', K.state, 'halted', '0')
   redis.call('HDEL', K.state, 'halt_actor', 'halt_reason', 'halted_at')
   announce_edge('RESUMED', {actor = actor, reason = reason, message = 'resumed: launches are allowed again'})
+  return done({'done', guard.state})
+end
+if verb == 'rollout' or verb == 'rollout_over' then
+  local until_ms = verb == 'rollout' and now_ms + tonumber(ARGV[ARGS + 3]) or 0
+  redis.call('HSET', K.state, 'rollout_until', string.format('%.0f', until_ms))
+  audit(verb, '', actor .. ': ' .. reason)
   return done({'done', guard.state})
 end
 local edge, why = guard_reset(guard, verb == 'approve')

@@ -10,7 +10,7 @@
 -- Returns for each {'launched', sequence, left_ms}  send it before left_ms have passed, or give it up
 --                  {'later', ms}                    the rate limit, an open CANCEL of its lane, or a server that has
 --                                                   changed and is not cleared up: ask again then
---                  {'tripped'} {'halted', reason} {'expired'} {'future'} {'cancelled', id}
+--                  {'tripped'} {'halted', reason} {'rollout'} {'expired'} {'future'} {'cancelled', id}
 --                                                   it may not leave: settle it as denied
 --                  {'stale'}                        it is not yours, or in doubt: send nothing, write nothing
 local quiet_ms, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1])
@@ -48,6 +48,7 @@ local function launch(id, token, attempt)
   if created - now_ms > skew_ms then return {'future'} end
   if gates.halted then return {'halted', gates.halt_reason} end
   if not gates.admits then return {'tripped'} end
+  if gates.differs then return {'rollout'} end
   if lane_is_held(gates, member) then return {'later', 100} end
   local later = take_slot('order', calls, window_us)
   if later > 0 then

@@ -11,6 +11,7 @@
 -- ARGV[5] lease_ms      how long a claim holds
 -- ARGV[6] retention_ms  how long a settled entry lives
 -- ARGV[7] on_doubt      'wait': a doubt holds its lane; 'continue': it does not
+-- ARGV[8] build         version and settings of a worker that sends with real money, '' of any other
 --
 -- Times are milliseconds of Redis's own clock.
 local K = {
@@ -19,8 +20,8 @@ local K = {
   workers = KEYS[13], slots = KEYS[14], owned = KEYS[15],
 }
 local prefix, route, worker, incarnation = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local lease_ms, retention_ms, on_doubt = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
-local ARGS = 8 -- where a script's own arguments begin
+local lease_ms, retention_ms, on_doubt, build = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local ARGS = 9 -- where a script's own arguments begin
 
 local clock = redis.call('TIME')
 local now_us = clock[1] * 1000000 + clock[2]
@@ -252,11 +253,14 @@ end
 
 -- What stands in the way of all launches of the route, read once a call.
 local function read_gates(quiet_ms)
-  local v = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'sequence', 'unsure_since', 'suspect_until')
+  local v = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'sequence', 'unsure_since', 'suspect_until', 'build',
+    'rollout_until')
   local guard = guard_load(K.state)
   return {
     halted = v[1] == '1', halt_reason = v[2] or '', sequence = tonumber(v[3] or 0),
     unsure = v[4] ~= false, suspect_until = tonumber(v[5] or -1), admits = guard_admits(guard), cancels_open = redis.call('EXISTS', K.cancelling) == 1,
+    -- Live workers of the route that differ, unless a person has opened a window for it.
+    differs = build ~= '' and v[6] ~= build and now_ms >= tonumber(v[7] or 0),
     -- What every launch of this call has in common, behind its attempt and sequence.
     tail = string.format(':%.0f:%.0f:%.0f', guard.generation, now_ms, now_ms + quiet_ms),
   }
