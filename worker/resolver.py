@@ -7,7 +7,7 @@ No timer, retry count or restart ends a doubt; only evidence does. What counts a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -29,6 +29,7 @@ from worker.brokers.base import BaseBrokerAdapter
 from worker.clock import Clock
 from worker.errors import BrokerError
 from worker.evidence import (
+    AGREEING,
     Absent,
     Evidence,
     Found,
@@ -52,15 +53,28 @@ LOOKS = 64
 SCANNED = 500
 #: How far before a launch its order may lie in the broker's list, for clocks that differ.
 MARGIN = timedelta(days=1)
+#: Seconds between two readings beyond which the second may know of orders that the first could not show.
+_APART = 2.0
 
 
 @dataclass(slots=True)
 class _Watched:
     """What this resolver remembers of one doubt between look-ups."""
 
-    fence: str
+    #: As the ledger handed it out last.
+    doubt: Doubt
     absence_from: float
     readings: list[Reading] = field(default_factory=list)
+    #: When to look again without being asked to, since a reading of our own is all that is missing.
+    again: float | None = None
+    #: How often that was done since the ledger handed it out last.
+    followed: int = 0
+
+    @property
+    def late(self) -> list[Reading]:
+        """The readings that can tell of an absence."""
+        return [one for one in self.readings if one.started >= self.absence_from]
+
     #: Why nothing is proven, as told last.
     told: str = ""
 
@@ -120,24 +134,54 @@ class Resolver:
         due = self._ledger.look(
             LOOKS, base=rules.base, ceiling=rules.ceiling, escalate_after=rules.escalate_after
         )
+        for one in due:
+            self._watch(one).followed = 0
+        due = [*due, *self._follow_up({one.intent_id for one in due})]
+        for one in due:
+            self._watch(one).again = None
         orders = [one for one in due if not one.target]
         ended = sum(self._resolve_cancel(one) for one in due if one.target)
-        for one in orders:
-            self._watch(one)
         if orders and (reading := self._read(orders)) is not None:
             ended += sum(self._resolve_order(one, reading) for one in orders)
         return ended
 
     def _watch(self, doubt: Doubt) -> _Watched:
         watched = self._watched.get(doubt.intent_id)
-        if watched is None or watched.fence != doubt.fence:
+        if watched is None or watched.doubt.fence != doubt.fence:
             now = self._clock.boottime()
             left = max(0.0, (doubt.quiet_at - doubt.now) / 1000)
             # On Redis's clock and on our own: whichever says later.
             lag = min(self._rules.quiet, max(left, self._adapter.visibility_lag))
-            watched = _Watched(doubt.fence, now + max(left, lag))
+            watched = _Watched(doubt, now + max(left, lag))
             self._watched[doubt.intent_id] = watched
+        watched.doubt = doubt
         return watched
+
+    def _follow_up(self, due: Collection[str]) -> list[Doubt]:
+        """
+        Our own doubts that lack nothing but another reading of ours. The ledger hands a doubt to whoever asks first, after
+        ever longer pauses: between several workers nobody would have two readings for minutes.
+        """
+        now = self._clock.boottime()
+        found = {
+            name: watched.doubt
+            for name, watched in self._watched.items()
+            if watched.again is not None and watched.again <= now and name not in due
+        }
+        states = self._ledger.states(list(found)) if found else {}
+        ended = [name for name in found if states.get(name, ("", b""))[0] != "in_doubt"]
+        for name in ended:
+            del self._watched[name], found[name]
+        for name in found:
+            self._watched[name].followed += 1
+        return list(found.values())
+
+    def _look_again(self, watched: _Watched) -> None:
+        """Soon, and no more than twice, if two of our own readings that tell of the same time could prove an absence."""
+        late = watched.late
+        are_apart = watched.followed == 0 and late and late[-1].started - late[0].started > _APART
+        if watched.followed < AGREEING and (len(late) < AGREEING or are_apart):
+            watched.again = max(watched.absence_from, self._clock.boottime() + self._rules.base)
 
     def _read(self, doubts: Sequence[Doubt]) -> Reading | None:
         since = datetime.fromtimestamp(min(one.launched_at for one in doubts) / 1000, UTC) - MARGIN
@@ -165,6 +209,7 @@ class Resolver:
                 )
             case NoVerdict(why):
                 self._tell(watched, doubt, why)
+                self._look_again(watched)
                 return False
 
     def _judge(self, doubt: Doubt, watched: _Watched) -> Evidence:
@@ -213,7 +258,8 @@ class Resolver:
         if row.status in _CANCEL_ENDS:
             return self._end_cancel(doubt, row, _CANCEL_ENDS[row.status])
         watched.readings = [*watched.readings[-1:], Reading(OrderScan((row,), True), started)]
-        if len([one for one in watched.readings if one.started >= watched.absence_from]) < 2:
+        if len(watched.late) < AGREEING:
+            self._look_again(watched)
             return False
         reason = f"the target still works ({row.status}) after the broker's lag: the request did not arrive"
         return self._end(doubt, self._closed(doubt, Outcome.NOT_PLACED, Code.NOT_PLACED, reason), "", reason)

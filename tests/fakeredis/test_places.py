@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -168,3 +168,21 @@ def test_the_burial_of_a_conflicting_first_entry_lets_nobody_pass_the_order_that
     worker.work()
     assert placed(broker) == ["x", "a", "b"] and unfinished(client) == {}
     assert [reason for reason, _ in dead(client)] == ["conflict"]
+
+
+def test_an_intent_that_expires_while_it_waits_keeps_the_time_at_which_it_was_made(
+    desk: Make, client: Any, clock: ManualClock
+) -> None:
+    broker = MockBroker()
+    worker = desk(broker, "w1", room=1)
+    made = datetime.now(UTC)
+    enqueue(client, order("x"), order("a", created_at=made, expires_at=made + timedelta(seconds=0.2)))
+    worker.take()
+    worker.engine.turn()
+    time.sleep(0.3)
+
+    handed, _ = worker.ledger.sweep(1)
+
+    # Whatever else may be said of it later, a doubt about it must not begin in 1970.
+    assert len(handed) == 1
+    assert client.hget(KEYS.intent("a"), "times") == b"%d:0" % (made.timestamp() * 1000)

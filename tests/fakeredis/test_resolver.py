@@ -109,10 +109,14 @@ class Bench:
     def look(self, seconds: float = 0.0) -> int:
         """Time goes by, and the next look-up is due."""
         self.clock.advance(seconds)
-        for member in self.client.zrange(KEYS.doubts, 0, -1):
-            self.client.zadd(KEYS.doubts, {member: 1})
+        self.due()
         assert self.desk.resolver is not None
         return self.desk.resolver.step()
+
+    def due(self) -> None:
+        """The next look-up at every doubt."""
+        for member in self.client.zrange(KEYS.doubts, 0, -1):
+            self.client.zadd(KEYS.doubts, {member: 1})
 
     def scan(self) -> None:
         assert self.desk.resolver is not None
@@ -148,6 +152,47 @@ def test_an_order_that_two_late_lists_do_not_show_was_not_placed(bench: Make) ->
     answer = answers(here.client)["a"]
     assert (answer.outcome, answer.code) == (Outcome.NOT_PLACED, Code.NOT_PLACED)
     assert kinds(here.client) == ["INTENT_IN_DOUBT", "DOUBT_RESOLVED"] and unfinished(here.client) == {}
+
+
+def test_a_doubt_that_each_of_several_workers_looks_at_now_and_then_ends_soon_all_the_same(
+    bench: Make,
+) -> None:
+    here = bench()
+    here.doubt()
+    resolvers = [here.worker(name).resolver for name in ("w2", "w3", "w4")]
+
+    # The ledger has handed it to each of them once, and puts off the next look for long.
+    for one in resolvers:
+        assert one is not None
+        here.due()
+        assert one.step() == 0
+    here.client.zadd(KEYS.doubts, {"a": 2**41})
+    ended = []
+    for seconds in (QUIET, 1, 1):
+        here.clock.advance(seconds)
+        ended += [one.step() for one in resolvers if one is not None]
+
+    assert sum(ended) == 1 and answers(here.client)["a"].outcome is Outcome.NOT_PLACED
+
+
+def test_a_list_that_proves_nothing_is_read_again_twice_and_then_when_the_ledger_asks(bench: Make) -> None:
+    here = bench(complete=False)
+    here.doubt()
+    here.look(QUIET)
+    read, before = [0], here.broker.list_orders
+
+    def count(since: datetime) -> OrderScan:
+        read[0] += 1
+        return before(since)
+
+    here.broker.list_orders = count  # type: ignore[method-assign]
+    here.client.zadd(KEYS.doubts, {"a": 2**41})
+    assert here.desk.resolver is not None
+    for _ in range(10):
+        here.clock.advance(10)
+        here.desk.resolver.step()
+
+    assert read == [2]
 
 
 def test_nothing_is_said_about_an_absence_before_the_order_can_have_arrived(bench: Make) -> None:

@@ -23,7 +23,8 @@ end
 -- Handed out without its turn, because it has expired: whatever the clock does next, it never trades.
 local function close_its_time(e)
   if not e.member or e.member == '' or lane_head(member_symbol(e.member)) == e.member then return end
-  redis.call('HSET', entry_key(e.id), 'times', '0:0')
+  local created = string.match(redis.call('HGET', entry_key(e.id), 'times'), '^%d+')
+  redis.call('HSET', entry_key(e.id), 'times', created .. ':0')
 end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', K.open, '-inf', now_ms, 'LIMIT', 0, 256)) do
