@@ -41,7 +41,7 @@ LAYERS = (
         "settler",
         "upkeep",
     },
-    {"health", "notify", "route", "stopping", "deadman", "runtime"},
+    {"health", "notify", "route", "stopping", "deadman", "runtime", "doctor"},
     {"simulate"},
     {"cli"},
     {"demo", "__main__"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -11,6 +12,28 @@ import redis
 from worker.connection import is_unavailable
 from worker.errors import ConfigError, Unavailable
 from worker.keys import ROUTES
+
+
+@dataclass(frozen=True, slots=True)
+class Enlisted:
+    """What a worker has entered for a route."""
+
+    broker: str
+    mode: str
+    #: What stands for its account, see `account_mark`.
+    mark: str | None
+
+
+def enlisted(client: redis.Redis) -> dict[str, Enlisted]:
+    """
+    Every route that was ever entered.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    rows: Any = client.hgetall(ROUTES)
+    found = {name.decode(): json.loads(row) for name, row in rows.items()}
+    return {name: Enlisted(row["broker"], row["mode"], row.get("account")) for name, row in found.items()}
 
 
 def account_mark(broker: str, account: str | None) -> str | None:

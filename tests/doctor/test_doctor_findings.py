@@ -1,0 +1,683 @@
+"""Everything that doctor can find is found, with the severity that the table says."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from contracts import dump
+from tests.conftest import RedisServer, make_intent, start_redis
+from tests.doctor.ward import KEYS, KIS, Answering, Ward
+from worker.brokers.kis.auth import AccessTokenPayload
+from worker.brokers.kis.options import KISOptions, credentials_of
+from worker.brokers.kis.shared import RedisTokenStore
+from worker.clock import ManualClock, SystemClock
+from worker.connection import connect
+from worker.doctor import CHECKS, Severity
+from worker.keys import GROUP, SHARED
+from worker.ledger.registry import enlist
+
+pytestmark = pytest.mark.real_redis
+
+#: Makes a ward sick; what it returns is the client that doctor gets, if it is a special one.
+Sickness = Callable[[Ward], Any]
+SICK: dict[str, Sickness] = {}
+SEVERITIES = {f"{check.area}.{one.word}": one for check in CHECKS for one in check.ailments}
+
+
+def sick(finding: str) -> Callable[[Sickness], Sickness]:
+    def keep(make: Sickness) -> Sickness:
+        SICK[finding] = make
+        return make
+
+    return keep
+
+
+def test_a_healthy_desk_is_well_and_nothing_is_changed_by_looking(ward: Ward) -> None:
+    before = {key: ward.client.dump(key) for key in ward.client.scan_iter()}
+
+    found = ward.findings()
+
+    assert {one.id: one.evidence for one in found.values() if one.severity is not Severity.OK} == {}
+    assert set(found) == {check.area for check in CHECKS}
+    assert {key: ward.client.dump(key) for key in ward.client.scan_iter()} == before
+
+
+def test_everything_that_can_be_found_has_a_test() -> None:
+    assert set(SICK) == set(SEVERITIES)
+
+
+@pytest.mark.parametrize("finding", sorted(SEVERITIES))
+def test_what_is_wrong_is_found_with_its_severity_and_a_cure(ward: Ward, finding: str) -> None:
+    client = SICK[finding](ward)
+
+    found = ward.findings(client=client)
+
+    assert finding in found, {one.id: one.evidence for one in found.values()}
+    ailment = SEVERITIES[finding]
+    live = ward.env.get("EXECWORKER_ROUTES__DEFAULT__MODE") == "live"
+    assert found[finding].severity == (
+        ailment.severity if live or not ailment.otherwise else ailment.otherwise
+    )
+    assert found[finding].evidence and found[finding].cure
+    assert "ROUTE" not in found[finding].cure.replace("EXECWORKER_ROUTES", "") or found[finding].route is None
+    # What is wrong there is not called ok in the same breath.
+    assert finding.rpartition(".")[0] not in found
+
+
+def live(ward: Ward) -> None:
+    ward.route(MODE="live", LIVE_ALLOWED="true")
+
+
+def other_server(ward: Ward, *options: str) -> RedisServer:
+    server = start_redis(*options)
+    ward.ends.append(server.stop)
+    return server
+
+
+# --- The Redis ---------------------------------------------------------------------------------------------------
+
+
+@sick("redis.reachable.away")
+def _(ward: Ward) -> None:
+    ward.env["EXECWORKER_REDIS_URL"] = "redis://:hunter2-hunter2@127.0.0.1:1/0"
+
+
+@sick("redis.reachable.refused")
+def _(ward: Ward) -> None:
+    ward.client.config_set("requirepass", "hunter2-hunter2")
+    ward.client.execute_command("AUTH", "hunter2-hunter2")
+    ward.ends.append(lambda: ward.client.config_set("requirepass", ""))
+
+
+def version(ward: Ward, said: str) -> Any:
+    server = {"INFO SERVER": lambda _real: {"redis_version": said}}
+    return Answering(connect(ward.server.url, client_name="doctor"), server)
+
+
+@sick("redis.version.too_old")
+def _(ward: Ward) -> Any:
+    return version(ward, "5.0.14")
+
+
+@sick("redis.version.old")
+def _(ward: Ward) -> Any:
+    return version(ward, "6.2.14")
+
+
+@sick("redis.commands.missing")
+def _(ward: Ward) -> Any:
+    reply = {"COMMAND INFO": lambda real: [row for row in real() if row and row[0] != b"xautoclaim"]}
+    return Answering(connect(ward.server.url, client_name="doctor"), reply)
+
+
+@sick("redis.commands.no_waitaof")
+def _(ward: Ward) -> Any:
+    ward.env["EXECWORKER_CONFIRM_FSYNC"] = "true"
+    reply = {"COMMAND INFO": lambda real: [row for row in _rows(real) if row and row[0] != b"waitaof"]}
+    return Answering(connect(ward.server.url, client_name="doctor"), reply)
+
+
+def _rows(real: Callable[[], Any]) -> Any:
+    return real()
+
+
+@sick("redis.commands.no_scripts")
+def _(ward: Ward) -> Any:
+    ward.client.acl_setuser("lame", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-eval"])
+    ward.ends.append(lambda: ward.client.acl_deluser("lame"))
+    ward.env["EXECWORKER_REDIS_URL"] = ward.server.url.replace("redis://", "redis://lame:x@")
+
+
+def durability(name: str, value: str) -> Sickness:
+    def make(ward: Ward) -> None:
+        live(ward)
+        ward.client.config_set(name, value)
+
+    return make
+
+
+SICK["redis.persistence.off"] = durability("appendonly", "no")
+SICK["redis.persistence.everysec"] = durability("appendfsync", "everysec")
+SICK["redis.persistence.rewrite"] = durability("no-appendfsync-on-rewrite", "yes")
+SICK["redis.eviction.evicts"] = durability("maxmemory-policy", "allkeys-lru")
+
+
+@sick("redis.persistence.broken")
+def _(ward: Ward) -> Any:
+    reply = {"INFO PERSISTENCE": lambda real: real() | {"aof_last_write_status": "err"}}
+    return Answering(connect(ward.server.url, client_name="doctor"), reply)
+
+
+def replication(ward: Ward, **facts: Any) -> Any:
+    reply = {"INFO REPLICATION": lambda real: real() | facts}
+    client = connect(ward.server.url, client_name="doctor")
+    client.info = lambda section: client.execute_command("INFO", section) | facts  # type: ignore[method-assign]
+    return Answering(client, reply)
+
+
+@sick("redis.replicas.is_replica")
+def _(ward: Ward) -> None:
+    replica = other_server(ward, "--replicaof", "127.0.0.1", str(ward.server.port))
+    ward.env["EXECWORKER_REDIS_URL"] = replica.url
+
+
+@sick("redis.replicas.is_cluster")
+def _(ward: Ward) -> Any:
+    reply = {"INFO CLUSTER": lambda _real: {"cluster_enabled": 1}}
+    return Answering(connect(ward.server.url, client_name="doctor"), reply)
+
+
+@sick("redis.replicas.few")
+def _(ward: Ward) -> None:
+    ward.env["EXECWORKER_CONFIRM_REPLICAS"] = "2"
+
+
+@sick("redis.replicas.unconfirmed")
+def _(ward: Ward) -> Any:
+    live(ward)
+    return replication(ward, connected_slaves=1, slave0={"state": "online", "lag": 0})
+
+
+@sick("redis.replicas.lagging")
+def _(ward: Ward) -> Any:
+    ward.env["EXECWORKER_CONFIRM_REPLICAS"] = "1"
+    return replication(ward, connected_slaves=1, slave0={"state": "online", "lag": 60})
+
+
+def memory(part: float) -> Sickness:
+    def make(ward: Ward) -> Any:
+        facts = {"used_memory": int(part * 1e6), "maxmemory": 1_000_000}
+        reply = {"INFO MEMORY": lambda real: real() | facts}
+        return Answering(connect(ward.server.url, client_name="doctor"), reply)
+
+    return make
+
+
+SICK["redis.memory.full"] = memory(0.97)
+SICK["redis.memory.filling"] = memory(0.85)
+
+
+@sick("redis.memory.unlimited")
+def _(ward: Ward) -> None:
+    ward.client.config_set("maxmemory", "0")
+
+
+def far_away(ward: Ward) -> Any:
+    ward.env["EXECWORKER_REDIS_URL"] = "redis://10.1.2.3:6379/0"
+    return connect(ward.server.url, client_name="doctor")
+
+
+SICK["redis.door.open"] = SICK["redis.door.plain"] = far_away
+
+
+def clock(ahead: float) -> Sickness:
+    def make(ward: Ward) -> None:
+        ward.clock = ManualClock(datetime.now(UTC) + timedelta(seconds=ahead))
+
+    return make
+
+
+SICK["redis.clock.skewed"] = clock(-3)
+SICK["redis.clock.wrong"] = clock(20)
+
+
+@sick("redis.round_trip.slow")
+def _(ward: Ward) -> None:
+    class Slow(SystemClock):
+        def __init__(self) -> None:
+            self.ticks = 0.0
+
+        def boottime(self) -> float:
+            self.ticks += 0.008
+            return self.ticks
+
+    ward.clock = Slow()
+
+
+@sick("redis.rights.refused")
+def _(ward: Ward) -> None:
+    ward.client.acl_setuser("poor", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-xautoclaim"])
+    ward.ends.append(lambda: ward.client.acl_deluser("poor"))
+    ward.env["EXECWORKER_REDIS_URL"] = ward.server.url.replace("redis://", "redis://poor:x@")
+
+
+# --- This machine ------------------------------------------------------------------------------------------------
+
+
+@sick("settings.notes.odd")
+def _(ward: Ward) -> None:
+    ward.route(MODE="live")
+
+
+@sick("secrets.files.readable")
+def _(ward: Ward) -> None:
+    file = open_to_all(ward.folder) / "secret"
+    file.write_text("secret-of-the-desk")
+    file.chmod(0o644)
+    ward.route(OPTIONS__BOOK_FILE=str(file))
+
+
+def open_to_all(folder: Path) -> Path:
+    for each in (folder, *folder.parents[:-2]):
+        each.chmod(each.stat().st_mode | 0o055)
+    return folder
+
+
+@sick("metrics.port.taken")
+def _(ward: Ward) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.close()
+    holder = socket.create_server(("127.0.0.1", 0))
+    ward.ends.append(holder.close)
+    ward.env["EXECWORKER_METRICS_PORT"] = str(holder.getsockname()[1])
+
+
+@sick("told.channels.unusable")
+def _(ward: Ward) -> None:
+    ward.env["EXECWORKER_TOLD_COMMAND"] = "/no/such/program"
+
+
+@sick("told.channels.nobody")
+def _(ward: Ward) -> None:
+    del ward.env["EXECWORKER_TOLD_COMMAND"]
+
+
+@sick("route.credentials.faulty")
+def _(ward: Ward) -> None:
+    ward.route(**KIS | {"OPTIONS__ENVIRONMENT": "real"})
+
+
+@sick("route.credentials.off")
+def _(ward: Ward) -> None:
+    ward.route(MODE="off")
+
+
+@sick("route.token.none")
+def _(ward: Ward) -> None:
+    ward.route(**KIS)
+
+
+@sick("route.token.unreadable")
+def _(ward: Ward) -> None:
+    keeps_a_token(ward, secret="another-secret")
+    ward.route(**KIS)
+
+
+def keeps_a_token(ward: Ward, secret: str) -> None:
+    options = KISOptions(
+        environment="paper",
+        app_key=SecretStr(KIS["OPTIONS__APP_KEY"]),
+        app_secret=SecretStr(secret),
+        account="12345678-01",
+    )  # type: ignore[arg-type]
+    store = RedisTokenStore(ward.client, SHARED, credentials_of(options, "paper"), SystemClock())
+    issued = store.take("")
+    ends = datetime.now(UTC) + timedelta(days=1)
+    token = AccessTokenPayload(
+        access_token=SecretStr("a-token-of-the-desk"), expires_in=86400, expires_at=ends
+    )
+    assert store.put(issued.fence, token)  # type: ignore[union-attr]
+
+
+def calendar(day: datetime) -> Sickness:
+    def make(ward: Ward) -> None:
+        ward.route(**KIS)
+        ward.clock = ManualClock(day)
+
+    return make
+
+
+SICK["route.calendar.today"] = calendar(datetime(2040, 1, 4, tzinfo=UTC))
+
+
+@sick("route.calendar.soon")
+def _(ward: Ward) -> None:
+    from worker.markets.tables import table
+
+    until = table("days")["KR"]["until"]
+    calendar(datetime(until.year, until.month, until.day, tzinfo=UTC) - timedelta(days=3))(ward)
+
+
+# --- Its ledger --------------------------------------------------------------------------------------------------
+
+
+@sick("halt.here.file")
+def _(ward: Ward) -> None:
+    (ward.folder / "halt").touch()
+
+
+@sick("registry.strays.stray")
+def _(ward: Ward) -> None:
+    enlist(ward.client, "old_one", broker="simulated", mode="paper", account=None)
+
+
+@sick("route.registry.account")
+def _(ward: Ward) -> None:
+    enlist(ward.client, "other", broker="simulated", mode="paper", account="12345678-01")
+    ward.route(ACCOUNT="12345678-01")
+
+
+@sick("route.registry.differs")
+def _(ward: Ward) -> None:
+    enlist(ward.client, "default", broker="simulated", mode="live", account=None)
+
+
+@sick("route.registry.new")
+def _(ward: Ward) -> None:
+    ward.client.delete("exec:routes")
+
+
+@sick("route.guard.tripped")
+def _(ward: Ward) -> None:
+    ward.client.hset(KEYS.state, mapping={"guard_state": "FAIL", "guard_failures": "1,2,3"})
+
+
+@sick("route.guard.failures")
+def _(ward: Ward) -> None:
+    ward.client.hset(KEYS.state, mapping={"guard_state": "WARNING", "guard_failures": "1,2"})
+
+
+@sick("route.halt.halted")
+def _(ward: Ward) -> None:
+    ward.ledger.command("halt", "kim@desk", "lunch")
+
+
+@sick("route.leases.stuck")
+def _(ward: Ward) -> None:
+    ward.client.zadd(KEYS.open, {"i-1": ward.now_ms - 60_000})
+
+
+def doubt(seconds: float) -> Sickness:
+    def make(ward: Ward) -> None:
+        since = ward.now_ms - round(seconds * 1000)
+        entry = {
+            "state": "in_doubt",
+            "body": dump(make_intent(intent_id="i-1")),
+            "since": since,
+            "worker": "w1",
+        }
+        ward.client.hset(KEYS.intent("i-1"), mapping=entry)
+        ward.client.zadd(KEYS.doubts, {"i-1": ward.now_ms + 60_000})
+
+    return make
+
+
+SICK["route.doubts.old"] = doubt(301)
+SICK["route.doubts.open"] = doubt(10)
+
+
+@sick("route.lanes.crowded")
+def _(ward: Ward) -> None:
+    ward.route(MAX_PARKED="5")
+    ward.client.zadd(KEYS.lanes, {f"A\0{number}\0i-{number}": 0 for number in range(5)})
+
+
+@sick("route.lanes.waiting")
+def _(ward: Ward) -> None:
+    ward.client.hset(KEYS.intent("i-1"), "state", "parked")
+    ward.client.zadd(KEYS.open, {"i-1": ward.now_ms + 60_000})
+
+
+# --- Its workers -------------------------------------------------------------------------------------------------
+
+
+@sick("workers.alive.none")
+def _(ward: Ward) -> None:
+    for worker in ("w1", "w2"):
+        ward.signs_in(worker, beat=ward.now_ms - 60_000)
+
+
+@sick("workers.alive.single")
+def _(ward: Ward) -> None:
+    ward.client.hdel(KEYS.workers, "w2")
+
+
+@sick("workers.agree.modes")
+def _(ward: Ward) -> None:
+    ward.signs_in("w2", mode="live")
+
+
+@sick("workers.agree.versions")
+def _(ward: Ward) -> None:
+    ward.client.hset(KEYS.workers, "w2", json.dumps({"host": "h", "pid": 1, "port": 1, "beat": ward.now_ms}))
+
+
+@sick("workers.agree.settings")
+def _(ward: Ward) -> None:
+    ward.route(MAX_AGE="30")
+
+
+# --- Its queue ---------------------------------------------------------------------------------------------------
+
+
+@sick("queue.group.missing")
+def _(ward: Ward) -> None:
+    ward.client.xgroup_destroy(KEYS.cancels, GROUP)
+
+
+@sick("queue.group.others")
+def _(ward: Ward) -> None:
+    ward.client.xgroup_create(KEYS.intents, "analytics", "0")
+
+
+def takes(consumer: str, idle: float = 0.0) -> Sickness:
+    def make(ward: Ward) -> None:
+        entry = ward.client.xadd(KEYS.intents, {"body": "{}"})
+        ward.client.xreadgroup(GROUP, consumer, {KEYS.intents: ">"})
+        ward.client.xclaim(KEYS.intents, GROUP, consumer, 0, [entry], idle=round(idle * 1000), retrycount=4)
+
+    return make
+
+
+SICK["queue.consumers.strangers"] = takes("somebody")
+SICK["queue.pending.old"] = takes("w1", 120)
+
+
+@sick("queue.consumers.stuck")
+def _(ward: Ward) -> Any:
+    takes("w1")(ward)
+    client = connect(ward.server.url, client_name="doctor")
+    rows = client.xinfo_consumers(KEYS.intents, GROUP)
+    silent = [row | {"idle": 90_000} for row in rows]
+    client.xinfo_consumers = lambda _stream, _group: silent  # type: ignore[method-assign]
+    return client
+
+
+@sick("queue.dead_letters.waiting")
+def _(ward: Ward) -> None:
+    ward.client.xadd(KEYS.dead, {"body": "x", "reason": "invalid"})
+
+
+# --- Details -----------------------------------------------------------------------------------------------------
+
+
+def test_what_only_matters_for_real_money_is_a_warning_on_paper(ward: Ward) -> None:
+    ward.client.config_set("appendfsync", "everysec")
+
+    assert ward.findings()["redis.persistence.everysec"].severity is Severity.WARNING
+
+    live(ward)
+    assert ward.findings()["redis.persistence.everysec"].severity is Severity.ERROR
+    ward.route(ALLOW_WEAK_DURABILITY="true")
+    assert ward.findings()["redis.persistence.everysec"].severity is Severity.WARNING
+
+
+def test_a_token_that_is_there_and_can_be_read_is_well(ward: Ward) -> None:
+    keeps_a_token(ward, KIS["OPTIONS__APP_SECRET"])
+    ward.route(**KIS)
+
+    found = ward.findings()["route.token"]
+
+    assert "good for another 24.0 h" in found.evidence
+
+
+def test_a_port_that_one_of_our_workers_has_is_well(ward: Ward) -> None:
+    from prometheus_client import CollectorRegistry
+
+    from worker.health import HealthServer
+
+    ours = HealthServer(
+        "127.0.0.1",
+        0,
+        registry=CollectorRegistry(),
+        live=lambda: None,
+        ready=lambda: None,
+        state=lambda: {"worker": "w1"},
+    )
+    ward.env["EXECWORKER_METRICS_PORT"] = str(ours.start())
+    ward.ends.append(ours.stop)
+
+    assert ward.findings()["metrics.port"].evidence == f"w1 has port {ours.port}"
+
+
+@pytest.mark.parametrize(
+    ("file_mode", "folder_mode", "readable"),
+    [
+        (0o600, 0o755, False),
+        (0o640, 0o755, True),
+        (0o604, 0o755, True),
+        (0o644, 0o700, False),
+        (0o640, 0o701, True),
+    ],
+)
+def test_a_secret_behind_a_closed_folder_is_safe(
+    ward: Ward, tmp_path: Path, file_mode: int, folder_mode: int, readable: bool
+) -> None:
+    folder = open_to_all(tmp_path) / "secrets"
+    folder.mkdir()
+    file = folder / "secret"
+    file.write_text('environment = "paper"\napp_key = "k-of-the-desk"\napp_secret = "s-of-the-desk"\n')
+    file.chmod(file_mode)
+    folder.chmod(folder_mode)
+    ward.route(BROKER="kis", OPTIONS__ACCOUNT="12345678-01", OPTIONS__CREDENTIALS=str(file))
+
+    found = ward.findings()
+
+    assert ("secrets.files.readable" in found) is readable
+
+
+def test_a_settings_file_with_secrets_in_it_is_looked_at(ward: Ward, tmp_path: Path) -> None:
+    file = open_to_all(tmp_path) / "worker.toml"
+    file.write_text("[routes.default]\nlease = 10\n")
+    file.chmod(0o644)
+    ward.env["EXECWORKER_CONFIG"] = str(file)
+    assert "secrets.files" in ward.findings()
+
+    file.write_text('told_header = "X-Key: secret"\n')
+
+    assert "EXECWORKER_CONFIG" in ward.findings()["secrets.files.readable"].evidence
+
+
+def test_a_redis_that_is_away_hides_what_needs_it_and_nothing_else(ward: Ward) -> None:
+    ward.env["EXECWORKER_REDIS_URL"] = "redis://:hunter2-hunter2@127.0.0.1:1/0"
+
+    found = ward.findings()
+
+    for check in CHECKS[1:]:
+        expected = f"{check.area}.unknown" if check.needs_redis else check.area
+        assert expected in found
+    assert not any("hunter2" in str(one) for one in found.values())
+
+
+def test_a_server_that_keeps_its_settings_to_itself_is_unknown_and_never_ok(ward: Ward) -> None:
+    rules = ["+@all", "-config", "-acl", "-command", "-info"]
+    ward.client.acl_setuser("shy", enabled=True, nopass=True, keys=["*"], commands=rules)
+    ward.ends.append(lambda: ward.client.acl_deluser("shy"))
+    ward.env["EXECWORKER_REDIS_URL"] = ward.server.url.replace("redis://", "redis://shy:x@")
+
+    found = ward.findings()
+
+    hidden = ["version", "commands", "persistence", "eviction", "replicas", "memory", "rights"]
+    for area in hidden:
+        assert f"redis.{area}" not in found
+        assert found[f"redis.{area}.unknown"].severity is Severity.UNKNOWN
+        assert found[f"redis.{area}.unknown"].cure
+    assert "redis.clock" in found and "route.guard" in found
+
+
+def test_a_managed_server_that_answers_config_get_with_nothing_is_unknown(ward: Ward) -> None:
+    reply = {"CONFIG GET": lambda _real: {}}
+    client = Answering(connect(ward.server.url, client_name="doctor"), reply)
+
+    found = ward.findings(client=client)
+
+    assert {"redis.persistence.unknown", "redis.eviction.unknown"} <= set(found)
+
+
+def test_a_queue_elsewhere_is_unknown(ward: Ward) -> None:
+    ward.env["EXECWORKER_QUEUE_URL"] = "amqp://guest@127.0.0.1//"
+
+    found = ward.findings()
+
+    assert {"queue.group.unknown", "queue.consumers.unknown", "queue.pending.unknown"} <= set(found)
+
+
+def test_a_check_that_meets_something_odd_is_unknown_and_the_others_are_done(ward: Ward) -> None:
+    ward.client.hset(KEYS.workers, "w3", "no JSON")
+
+    found = ward.findings()
+
+    assert "the check itself failed" in found["workers.agree.unknown"].evidence
+    assert "queue.dead_letters" in found or "queue.dead_letters.unknown" in found
+
+
+def test_redis_going_away_in_the_middle_is_unknown(ward: Ward) -> None:
+    def gone(_real: Any) -> Any:
+        raise redis.ConnectionError("gone")
+
+    client = Answering(connect(ward.server.url, client_name="doctor"), {"INFO MEMORY": gone})
+
+    assert "Redis does not answer" in ward.findings(client=client)["redis.memory.unknown"].evidence
+
+
+def test_every_route_is_looked_at_with_what_is_its_own(ward: Ward) -> None:
+    ward.route("kis_main", MODE="off")
+
+    found = ward.findings()
+
+    assert found["route.credentials.off"].route == "kis_main"
+    assert found["route.registry.new"].cure == "Start one: worker run --route kis_main."
+
+
+def test_a_missing_credential_is_named_with_its_cure(ward: Ward) -> None:
+    ward.route(**KIS)
+    del ward.env["EXECWORKER_ROUTES__DEFAULT__OPTIONS__APP_KEY"]
+
+    assert "app_key – required; KIS's portal" in ward.findings()["route.credentials.faulty"].evidence
+
+
+def test_no_secret_is_in_any_evidence(ward: Ward) -> None:
+    ward.route(**KIS | {"OPTIONS__ACCOUNT": "no account", "OPTIONS__ENVIRONMENT": "real"})
+    ward.env["EXECWORKER_TOLD_URL"] = "https://hooks/secret-of-the-hook"
+
+    said = str(ward.findings())
+
+    assert "of-the-desk" not in said and "of-the-hook" not in said
+
+
+def test_files_of_others_that_cannot_be_looked_at_are_unknown(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = ward.folder / "theirs"
+    file.write_text("x")
+    ward.route(OPTIONS__BOOK_FILE=str(file))
+    stat = Path.stat
+
+    def refused(self: Path, **options: Any) -> os.stat_result:
+        if self == file:
+            raise PermissionError(13, "Permission denied")
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+
+    assert "Permission denied" in ward.findings()["secrets.files.unknown"].evidence

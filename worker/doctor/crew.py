@@ -1,0 +1,97 @@
+"""The live workers of a route: whether there are any, and whether they agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from worker.doctor.findings import Ailment, Check, Found, Severity, well
+from worker.doctor.patient import Patient, text
+from worker.ledger.control import HEARTBEAT_LOST
+from worker.route import common
+
+_NONE = Ailment(
+    "none",
+    Severity.WARNING,
+    "No worker of the route is alive: nobody takes intents.",
+    "Start one: worker run --route ROUTE.",
+)
+_SINGLE = Ailment(
+    "single",
+    Severity.INFO,
+    "One worker only: while it is away nobody takes intents or resolves doubts.",
+    "Start a second one, best on another machine.",
+)
+
+
+def _alive(patient: Patient) -> Iterable[Found]:
+    workers = patient.status.workers
+    evidence = ", ".join(f"{one.name} ({one.age:.0f} s ago)" for one in workers)
+    if not workers:
+        return [_NONE.found("no fresh heartbeat")]
+    return [_SINGLE.found(evidence) if len(workers) == 1 else well(evidence)]
+
+
+_MODES = Ailment(
+    "modes",
+    Severity.ERROR,
+    "Workers of the route run in different modes, or in another one than these settings have: some may send real money.",
+    "Stop those that should not run, and give all the same settings.",
+)
+_VERSIONS = Ailment(
+    "versions",
+    Severity.WARNING,
+    "Workers of the route run different versions. In the middle of an upgrade that is meant.",
+    "Finish the upgrade: drain the old ones and start new ones.",
+)
+_SETTINGS = Ailment(
+    "settings",
+    Severity.WARNING,
+    "Workers of the route have different settings, or others than these: limits and times differ between them.",
+    "Give all machines the same settings, then restart the workers.",
+)
+
+
+def _agreement(patient: Patient) -> Iterator[Found]:
+    cards = _cards(patient)
+    if not cards:
+        yield well("no worker is alive")
+        return
+    ours = common(patient.route)
+    disagree = False
+    for name, ailment in (("mode", _MODES), ("settings", _SETTINGS), ("version", _VERSIONS)):
+        # An older version does not tell; that shows among the versions.
+        told = {worker: str(card.get(name, "?")) for worker, card in cards.items()}
+        values = set(told.values()) - ({"?"} if name != "version" else set())
+        if len(values | {ours[name]}) > 1:
+            disagree = True
+            seen = ", ".join(f"{worker}: {value}" for worker, value in sorted(told.items()))
+            yield ailment.found(f"{seen}; here: {ours[name]}")
+    if not disagree:
+        yield well(f"{len(cards)} alive, version {ours['version']}, mode {ours['mode']}")
+
+
+def _cards(patient: Patient) -> Mapping[str, Mapping[str, Any]]:
+    rows = patient.client.hgetall(patient.keys.workers)
+    cards = {text(name): json.loads(body) for name, body in rows.items()}
+    oldest = patient.now_ms - HEARTBEAT_LOST * 1000
+    return {name: card for name, card in cards.items() if card["beat"] >= oldest}
+
+
+CHECKS: Final = (
+    Check(
+        "workers.alive",
+        "At least two workers of the route are alive.",
+        _alive,
+        (_NONE, _SINGLE),
+        per_route=True,
+    ),
+    Check(
+        "workers.agree",
+        "They run the same version, mode and settings, which are those here.",
+        _agreement,
+        (_MODES, _SETTINGS, _VERSIONS),
+        per_route=True,
+    ),
+)
