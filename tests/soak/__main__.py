@@ -22,7 +22,9 @@ from tests.soak.storm import Plan, Result, run
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _options().parse_args(arguments)
     plan = _plan(given)
-    _say(f"seed {plan.seed}, {plan.broker}, {plan.workers} workers, {plan.seconds:g} s, faults: {', '.join(plan.faults)}")
+    _say(
+        f"seed {plan.seed}, {plan.broker}, {plan.workers} workers, {plan.seconds:g} s, faults: {', '.join(plan.faults)}"
+    )
     result = run(plan, _say if not given.quiet else lambda _: None)
     _report(result)
     if given.record:
@@ -37,7 +39,9 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=600.0, help="how long the storm lasts")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--broker", choices=("kis", "simulated"), default="kis")
-    parser.add_argument("--faults", help="only these, separated by commas; all that the broker can meet when absent")
+    parser.add_argument(
+        "--faults", help="only these, separated by commas; all that the broker can meet when absent"
+    )
     parser.add_argument("--kills", type=int, help="SIGKILLs of workers; one every two seconds when absent")
     parser.add_argument("--rate", type=float, help="intents a second; 3 with kis, else 20")
     parser.add_argument("--exec", action="store_true", help="start each process afresh instead of forking it")
@@ -50,7 +54,9 @@ def _plan(given: argparse.Namespace) -> Plan:
     known = faults_of(given.broker)
     faults = tuple(given.faults.split(",")) if given.faults else known
     if unknown := set(faults) - set(known):
-        raise SystemExit(f"no such fault with {given.broker}: {', '.join(unknown)}; there are {', '.join(known)}")
+        raise SystemExit(
+            f"no such fault with {given.broker}: {', '.join(unknown)}; there are {', '.join(known)}"
+        )
     return Plan(
         seed=random.randrange(10**6) if given.seed is None else given.seed,
         seconds=given.seconds,
@@ -77,7 +83,13 @@ def _report(result: Result) -> None:
         return
     words = ["python", "-m", "tests.soak", "--seed", str(plan.seed), "--seconds", f"{plan.seconds:g}"]
     words += ["--broker", plan.broker, "--workers", str(plan.workers), "--kills", str(plan.kills)]
-    words += ["--rate", f"{plan.rate:g}", "--faults", ",".join(plan.faults), *(["--exec"] if plan.exec else [])]
+    words += [
+        "--rate",
+        f"{plan.rate:g}",
+        "--faults",
+        ",".join(plan.faults),
+        *(["--exec"] if plan.exec else []),
+    ]
     _say(f"seed {plan.seed}: BROKEN", *(f"  {one}" for one in result.broken[:40]))
     _say(f"evidence: {result.evidence}", f"again: {shlex.join(words)}")
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 #: Seconds by which the wall clock of the process is wrong.
 SHIFT = "SOAK_CLOCK_SHIFT"
 #: Set where KIS shall be taken for a quicker server than it is: its lists show orders after two seconds instead of 15,
-#: and may be read more often than once a second. The simulator is told the same.
+#: may be read more often than once a second, and a token may be had every two seconds. The simulator is told the same.
 QUICK = "SOAK_QUICK_BROKER"
 QUICK_LAG = 2.0
 
@@ -34,7 +34,8 @@ def _shift_clock(by: timedelta) -> None:
 
 
 def _take_broker_for_quick() -> None:
-    from worker.brokers.kis import facts, shared, turns
+    from worker.brokers.kis import auth, facts, shared, turns
 
     facts.VISIBILITY_LAG = dict.fromkeys(facts.VISIBILITY_LAG, QUICK_LAG)  # type: ignore[misc]
+    auth.TOKEN_INTERVAL = shared.TOKEN_INTERVAL = 2.0  # type: ignore[misc]
     turns.TURN_INTERVAL = shared.TURN_INTERVAL = 0.05  # type: ignore[misc]

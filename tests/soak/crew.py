@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Protocol
 
 ROOT = Path(__file__).parents[2]
-#: How a worker may end without being told to: its own kernel timer, when it woke up too late to send.
+#: How a worker may end without being told to: by its own kernel timer, when it woke up too late to send.
 _OWN_TIMER = -signal.SIGALRM
-_ENDS = (0, -signal.SIGKILL, _OWN_TIMER)
+#: And when it was asked to leave: all done, cut short by its drain time-out, asked before it could listen, or twice.
+_LEAVES = (0, 1, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 class Child(Protocol):
@@ -112,15 +113,22 @@ class Crew:
     ``environ`` says what the worker at a place is started with.
     """
 
-    def __init__(self, start: Start, count: int, environ: Callable[[int], Mapping[str, str]], folder: Path) -> None:
+    def __init__(
+        self, start: Start, count: int, environ: Callable[[int], Mapping[str, str]], folder: Path
+    ) -> None:
         self._start = start
         self._environ = environ
         self._folder = folder
         self._children = {place: self._spawn(place) for place in range(count)}
         #: Places whose process was frozen, and not thawed yet.
         self._frozen: set[int] = set()
+        #: And those that were asked to leave.
+        self._asked: set[int] = set()
         #: Ends that nobody asked for, by exit code.
         self.fell: Counter[int] = Counter()
+
+    def pid(self, place: int) -> int:
+        return self._children[place].pid
 
     def kill(self, place: int) -> None:
         """Kill -9, and start another at once."""
@@ -139,12 +147,13 @@ class Crew:
 
     def ask_to_leave(self, place: int) -> None:
         """TERM. When it has left, `mend` starts another."""
+        self._asked.add(place)
         self._end(place, signal.SIGTERM)
 
     def mend(self) -> None:
         for place, child in self._children.items():
             if (code := child.poll()) is not None:
-                if code not in _ENDS:
+                if code != _OWN_TIMER and not (place in self._asked and code in _LEAVES):
                     self.fell[code] += 1
                 self._replace(place)
 
@@ -163,6 +172,7 @@ class Crew:
 
     def _replace(self, place: int) -> None:
         self._frozen.discard(place)
+        self._asked.discard(place)
         self._children[place] = self._spawn(place)
 
     def _end(self, place: int, number: signal.Signals) -> None:

@@ -1,16 +1,22 @@
-"""A TCP line that can be cut, stalled, half closed or slowed down. It never changes a byte of what it passes on."""
+"""A TCP line that can be cut, stalled, half opened or slowed down. It never changes a byte of what it passes on."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
+#: What can befall a line.
+FAULTS = ("cut", "stall", "half_open", "delay", "refuse")
 _CHUNK = 65536
+#: How a worker introduces itself to Redis: its name ends in its pid and something random.
+_NAME = re.compile(rb"execworker(?:-queue)?:\S*-(\d+)-[0-9a-f]{6}\r")
 
 
 class Lines:
@@ -47,48 +53,43 @@ class Lines:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    kind: str
+    #: Of the process that it befalls; ``None`` for everybody.
+    pid: int | None
+    #: On the monotonic clock.
+    until: float
+    #: Seconds that each chunk takes longer.
+    delay: float
+
+
 class Line:
-    """One line. Every fault ends by itself after its seconds; `calm` ends all of them now."""
+    """One line, with many connections. Every fault ends by itself after its seconds; `calm` ends all of them now."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, upstream: int, late_requests: bool) -> None:
         self._loop = loop
         self._upstream = upstream
         self._late_requests = late_requests
         self._talks: set[_Talk] = set()
+        self._faults: list[_Fault] = []
         self._server: asyncio.Server | None = None
         self.port = 0
-        #: On the monotonic clock.
-        self.stalled_until = self.refuses_until = self.slow_until = 0.0
-        self.delay = 0.0
 
-    def strike(self, kind: str, seconds: float) -> None:
-        """One of `LINE_FAULTS` befalls the line, for so long."""
-        until = time.monotonic() + seconds
-        match kind:
-            case "cut":
-                self._call(self._cut)
-            case "stall":
-                self.stalled_until = until
-            case "half_open":
-                self._call(lambda: self._forget(seconds))
-            case "delay":
-                self.delay, self.slow_until = min(0.2, seconds / 10), until
-            case "refuse":
-                self.refuses_until = until
-                self._call(self._cut)
-            case _:
-                raise ValueError(kind)
+    def strike(self, kind: str, seconds: float, pid: int | None = None) -> None:
+        """One of `FAULTS` befalls the line for so long; of a line to Redis, only what that process has on it."""
+        fault = _Fault(kind, pid, time.monotonic() + seconds, min(0.2, seconds / 10))
+        self._call(lambda: self._strike(fault))
 
     def calm(self) -> None:
-        """From now on everything passes. What was swallowed stays so, and those lines are cut."""
-        self.stalled_until = self.refuses_until = self.slow_until = 0.0
-        self._call(lambda: [one.cut() for one in list(self._talks) if one.swallows])
+        """From now on everything passes. What was swallowed stays so, and those connections are cut."""
+        self._call(self._calm)
 
     def end(self) -> None:
         """Take no more, and cut all. Called by the thread of the lines."""
         if self._server is not None:
             self._server.close()
-        self._cut()
+        self._cut(list(self._talks))
 
     async def serve(self) -> None:
         self._server = await asyncio.start_server(self._meet, "127.0.0.1", 0)
@@ -97,32 +98,48 @@ class Line:
     def _call(self, act: Callable[[], object]) -> None:
         self._loop.call_soon_threadsafe(act)
 
-    def _cut(self) -> None:
-        for one in list(self._talks):
+    def _strike(self, fault: _Fault) -> None:
+        met = [one for one in self._talks if fault.pid in (None, one.pid)]
+        match fault.kind:
+            case "cut":
+                self._cut(met)
+            case "half_open":
+                for one in met:
+                    one.swallows = True
+                self._loop.call_at(self._loop.time() + fault.until - time.monotonic(), self._cut, met)
+            case "stall" | "delay" | "refuse":
+                self._faults.append(fault)
+                if fault.kind == "refuse":
+                    self._cut(met)
+            case unknown:
+                raise ValueError(unknown)
+
+    def _calm(self) -> None:
+        self._faults.clear()
+        self._cut([one for one in self._talks if one.swallows])
+
+    def _cut(self, talks: list[_Talk]) -> None:
+        for one in talks:
             one.cut()
 
-    def _forget(self, seconds: float) -> None:
-        for one in list(self._talks):
-            one.swallows = True
-            self._loop.call_later(seconds, one.cut)
+    def _in_force(self, kind: str, talk: _Talk) -> _Fault | None:
+        now = time.monotonic()
+        self._faults = [one for one in self._faults if one.until > now]
+        return next((one for one in self._faults if one.kind == kind and one.pid in (None, talk.pid)), None)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if time.monotonic() < self.refuses_until:
-            _reset(writer)
-            return
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
         except OSError:
-            _reset(writer)
+            reset(writer)
             return
         talk = _Talk(writer, far_writer)
         self._talks.add(talk)
-        ways = (
-            self._pass(talk, reader, far_writer, may_stall=self._late_requests),
-            self._pass(talk, far_reader, writer, may_stall=True),
-        )
         try:
-            await asyncio.gather(*ways)
+            await asyncio.gather(
+                self._pass(talk, reader, far_writer, is_request=True),
+                self._pass(talk, far_reader, writer, is_request=False),
+            )
         except asyncio.CancelledError:
             pass  # the run is over
         finally:
@@ -130,18 +147,23 @@ class Line:
             talk.cut()
 
     async def _pass(
-        self, talk: _Talk, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, may_stall: bool
+        self, talk: _Talk, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool
     ) -> None:
+        may_stall = self._late_requests or not is_request
         with suppress(OSError):
             while chunk := await reader.read(_CHUNK):
-                while may_stall and time.monotonic() < self.stalled_until:
+                if is_request and talk.pid is None:
+                    talk.hear(chunk)
+                if self._in_force("refuse", talk):
+                    talk.cut()
+                    return
+                while may_stall and self._in_force("stall", talk):
                     await asyncio.sleep(0.01)
-                if time.monotonic() < self.slow_until:
-                    await asyncio.sleep(self.delay)
-                if talk.swallows:
-                    continue
-                writer.write(chunk)
-                await writer.drain()
+                if slow := self._in_force("delay", talk):
+                    await asyncio.sleep(slow.delay)
+                if not talk.swallows:
+                    writer.write(chunk)
+                    await writer.drain()
             if not talk.swallows and writer.can_write_eof():
                 writer.write_eof()
 
@@ -151,15 +173,22 @@ class _Talk:
 
     def __init__(self, *ends: asyncio.StreamWriter) -> None:
         self._ends = ends
+        #: Of the process that made it, once it has said so.
+        self.pid: int | None = None
         #: Half open: both ends believe in each other, and nothing arrives any more.
         self.swallows = False
 
+    def hear(self, chunk: bytes) -> None:
+        if found := _NAME.search(chunk):
+            self.pid = int(found[1])
+
     def cut(self) -> None:
         for end in self._ends:
-            _reset(end)
+            reset(end)
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection with a reset: what was not delivered yet is gone."""
     if writer.transport.is_closing():
         return
     found = writer.get_extra_info("socket")

@@ -24,8 +24,6 @@ PACE = {
 }
 #: These need a broker behind a wire, and a clock of its own.
 _KIS_ONLY = frozenset({"clock", "broker_line", "broker_kill", "tokens"})
-#: What can befall a line between a worker and what it talks to.
-LINE_FAULTS = ("cut", "stall", "half_open", "delay", "refuse")
 _LASTS = {
     "halt": (0.2, 1.0),
     "redis_kill": (0.05, 1.5),
@@ -75,9 +73,7 @@ def _kills(dice: random.Random, seconds: float, workers: int, kills: int) -> Ite
         yield Strike(at, "kill", dice.randrange(workers))
 
 
-def _strikes(
-    dice: random.Random, kind: str, seconds: float, workers: int, lease: float
-) -> Iterator[Strike]:
+def _strikes(dice: random.Random, kind: str, seconds: float, workers: int, lease: float) -> Iterator[Strike]:
     shortest, longest = (1.5 * lease, 3.0 * lease) if kind == "freeze" else _LASTS.get(kind, (0.0, 0.0))
     for number in range(max(1, round(PACE[kind] * seconds / 10))):
         at = dice.uniform(0.05, 0.95) * seconds

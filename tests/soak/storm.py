@@ -22,8 +22,8 @@ from tests.soak import verdict
 from tests.soak.child import SHIFT
 from tests.soak.crew import Crew, Executor, Forker
 from tests.soak.people import KEYS, Clerk, Operator
-from tests.soak.proxy import Lines
-from tests.soak.script import LINE_FAULTS, Strike, script
+from tests.soak.proxy import FAULTS, Lines
+from tests.soak.script import Strike, script
 from tests.soak.strategy import Strategy
 from tests.soak.street import KISStreet, SimulatedStreet, Street, environ_of
 from worker.connection import connect
@@ -121,11 +121,12 @@ class _Storm:
         stack.callback(self._server.stop)
         self._client: Any = stack.enter_context(closing(connect(self._url, client_name="soak-storm")))
         lines = stack.enter_context(closing(Lines()))
-        self._lines = [lines.open(self._server.port) for _ in range(plan.workers)]
+        # One address for all: a Redis that was restarted is known by where it is.
+        self._line = lines.open(self._server.port)
         self._street: Street = (
             SimulatedStreet(folder)
             if plan.broker == "simulated"
-            else KISStreet(folder, starter, lines, plan.workers, environ_of("", {}))
+            else KISStreet(folder, starter, lines, environ_of("", {}))
         )
         stack.callback(self._street.close)
         self._clerk = stack.enter_context(closing(Clerk(self._url)))
@@ -166,8 +167,7 @@ class _Storm:
         while self._later:
             heapq.heappop(self._later)[2]()
         self._street.relent("all")
-        for line in self._lines:
-            line.calm()
+        self._line.calm()
         self._crew.thaw_all()
         self._shifts.clear()
         ended = self._now()
@@ -239,11 +239,11 @@ class _Storm:
             case "clients" | "flush" | "memory":
                 self._disturb_redis(strike)
             case "redis_line":
-                name = LINE_FAULTS[int(strike.choice * len(LINE_FAULTS))]
+                name = FAULTS[int(strike.choice * len(FAULTS))]
                 self._result.faults[f"redis line: {name}"] += 1
-                self._lines[place].strike(name, strike.lasts)
+                self._line.strike(name, strike.lasts, self._crew.pid(place))
             case _:
-                self._street.strike(kind, place, strike.choice, strike.lasts)
+                self._street.strike(kind, strike.choice, strike.lasts)
                 self._after(strike, lambda: self._street.relent(kind))
 
     def _disturb_redis(self, strike: Strike) -> None:
@@ -283,7 +283,7 @@ class _Storm:
         return time.monotonic() - self._began
 
     def _environ(self, place: int) -> dict[str, str]:
-        route = self._street.route(place) | {
+        route = self._street.route() | {
             "MODE": "live",
             "LIVE_ALLOWED": "true",
             "LEASE": str(LEASE),
@@ -294,7 +294,7 @@ class _Storm:
             "ORDER_LIST_INTERVAL": "2",
             "DOUBT_ESCALATE_AFTER": "15",
         }
-        url = f"redis://127.0.0.1:{self._lines[place].port}/0"
+        url = f"redis://127.0.0.1:{self._line.port}/0"
         return environ_of(url, route) | {SHIFT: str(self._shifts.get(place, 0.0))}
 
     def _unfinished(self) -> dict[str, int]:
@@ -313,7 +313,6 @@ class _Storm:
             f"{self._now():5.0f} s  intents {counts['intents']}  answers {counts['answers']}  "
             f"orders {self._street.orders()}  {shown}{more}"
         )
-
 
 
 def _redis(folder: Path) -> RedisServer:

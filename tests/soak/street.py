@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from contracts import OrderRecord, OrderStatus, Side
 from tests.soak.child import QUICK
 from tests.soak.crew import Child, Start, wait_for
-from tests.soak.proxy import Line, Lines
+from tests.soak.proxy import FAULTS, Lines
 from worker.brokers.book import FileBook
 from worker.brokers.kis.numbers import OrderNumber
 from worker.simulate.universe import universe
@@ -30,13 +30,13 @@ class Street(Protocol):
     #: How many of each fault it has met.
     met: Counter[str]
 
-    def route(self, place: int) -> dict[str, str]:
-        """Settings of the route, and environment, of the worker at that place."""
+    def route(self) -> dict[str, str]:
+        """Settings of the route, by name."""
 
     def symbols(self) -> frozenset[str] | None:
         """The only symbols that it trades; ``None`` for any."""
 
-    def strike(self, kind: str, place: int, choice: float, seconds: float) -> None:
+    def strike(self, kind: str, choice: float, seconds: float) -> None:
         """A fault begins."""
 
     def relent(self, kind: str) -> None:
@@ -59,14 +59,18 @@ class SimulatedStreet:
         self.met: Counter[str] = Counter()
         self._file, self._faults = folder / "book.jsonl", folder / "faults.json"
 
-    def route(self, place: int) -> dict[str, str]:
-        return {"BROKER": "simulated", "OPTIONS__BOOK": str(self._file), "OPTIONS__FAULTS": str(self._faults),
-                "OPTIONS__LATENCY": "0.01"}
+    def route(self) -> dict[str, str]:
+        return {
+            "BROKER": "simulated",
+            "OPTIONS__BOOK": str(self._file),
+            "OPTIONS__FAULTS": str(self._faults),
+            "OPTIONS__LATENCY": "0.01",
+        }
 
     def symbols(self) -> None:
         return None
 
-    def strike(self, kind: str, place: int, choice: float, seconds: float) -> None:
+    def strike(self, kind: str, choice: float, seconds: float) -> None:
         name = self._LUCK[int(choice * len(self._LUCK))]
         self.met[name] += 1
         self._write({name: 0.4})
@@ -128,9 +132,9 @@ _PLENTY = 10**9
 
 
 class KISStreet:
-    """The KIS simulator, in a process of its own, and a line from each worker to it."""
+    """The KIS simulator, in a process of its own, and a line to it."""
 
-    def __init__(self, folder: Path, start: Start, lines: Lines, workers: int, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, start: Start, lines: Lines, environ: Mapping[str, str]) -> None:
         self.met: Counter[str] = Counter()
         self._folder = folder
         self._file = folder / "book.jsonl"
@@ -141,9 +145,9 @@ class KISStreet:
         self._size = self._count = 0
         self._serve()
         # A request that arrives long after its deadline is beyond what the worker may be asked to foresee.
-        self._lines = [lines.open(self._port, late_requests=False) for _ in range(workers)]
+        self._line = lines.open(self._port, late_requests=False)
 
-    def route(self, place: int) -> dict[str, str]:
+    def route(self) -> dict[str, str]:
         return {
             "BROKER": "kis",
             "ACCOUNT": "12345678-01",
@@ -154,7 +158,7 @@ class KISStreet:
             "OPTIONS__APP_SECRET": "soak-secret",
             "OPTIONS__ACCOUNT": "12345678-01",
             "OPTIONS__HTS_ID": "soak",
-            "OPTIONS__BASE_URL": f"http://127.0.0.1:{self._lines[place].port}",
+            "OPTIONS__BASE_URL": f"http://127.0.0.1:{self._line.port}",
             "OPTIONS__CHECK_HOURS": "false",
             "OPTIONS__CONNECT_TIMEOUT": "0.5",
             "OPTIONS__REPLY_TIMEOUT": "1.0",
@@ -163,15 +167,15 @@ class KISStreet:
     def symbols(self) -> frozenset[str]:
         return frozenset(symbol for symbol, one in universe().items() if one.market == "KR")
 
-    def strike(self, kind: str, place: int, choice: float, seconds: float) -> None:
+    def strike(self, kind: str, choice: float, seconds: float) -> None:
         match kind:
             case "broker":
                 self._note_met()
                 self._ask("/sim/faults", [KIS_FAULTS[int(choice * len(KIS_FAULTS))]])
             case "broker_line":
-                line = ("cut", "stall", "half_open", "delay", "refuse")[int(choice * 5)]
+                line = FAULTS[int(choice * len(FAULTS))]
                 self.met[f"broker line: {line}"] += 1
-                self._lines[place].strike(line, seconds)
+                self._line.strike(line, seconds)
             case "broker_kill":
                 self._stop()
             case "tokens":
@@ -189,8 +193,7 @@ class KISStreet:
                     self._serve()
                 self._note_met()
                 self._ask("/sim/faults", method="DELETE")
-                for line in self._lines:
-                    line.calm()
+                self._line.calm()
 
     def orders(self) -> int:
         if self._file.exists() and (size := self._file.stat().st_size) != self._size:
@@ -212,7 +215,8 @@ class KISStreet:
         words += ["--rate", "0", "--ledger-rate", "0", "--token-interval", "0", "--visibility-lag", "0.3"]
         words += ["--cash", str(10**15), "--json", *self._holdings()]
         log = self._folder / "broker.log"
-        before = log.stat().st_size if log.exists() else 0
+        log.touch()
+        before = log.stat().st_size
         self._child = self._start(words, self._environ, log)
         until = time.monotonic() + 60
         while True:
@@ -285,7 +289,14 @@ def _status(row: Mapping[str, Any]) -> OrderStatus:
 
 def environ_of(redis_url: str, route: Mapping[str, str]) -> dict[str, str]:
     """The environment of a worker with these settings of its route."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("EXECWORKER_", "SOAK_"))}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("EXECWORKER_", "SOAK_"))
+    }
     settings = {f"EXECWORKER_ROUTES__DEFAULT__{name}": value for name, value in route.items()}
-    own = {"EXECWORKER_REDIS_URL": redis_url, "EXECWORKER_METRICS_PORT": "0", "PYTHONWARNINGS": "error", QUICK: "1"}
+    own = {
+        "EXECWORKER_REDIS_URL": redis_url,
+        "EXECWORKER_METRICS_PORT": "0",
+        "PYTHONWARNINGS": "error",
+        QUICK: "1",
+    }
     return {**clean, **settings, **own, "EXECWORKER_DRAIN_TIMEOUT": "5"}

@@ -72,7 +72,9 @@ def events(history: History) -> Counter[str]:
 
 def keep(history: History, folder: Path) -> None:
     """Write down everything that the judge has seen."""
-    _lines(folder / "queue.jsonl", ([entry, body.decode("utf-8", "replace")] for entry, body in history.queue))
+    _lines(
+        folder / "queue.jsonl", ([entry, body.decode("utf-8", "replace")] for entry, body in history.queue)
+    )
     _lines(folder / "audit.jsonl", (fact._asdict() for fact in history.audit))
     _lines(folder / "orders.jsonl", (asdict(row) for row in history.book))
     _lines(folder / "dead.jsonl", history.dead)
