@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench schemas clean
+.PHONY: demo test check soak bench schemas clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,9 @@ check: $(READY)         ## format, lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+soak: $(READY)          ## real processes under a seeded adversary: ten minutes, or what ARGS say (docs/proof.md)
+	$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(READY)         ## speed, as ratios against a baseline of the same run
 	$(BIN)/python -m bench $(ARGS)

@@ -107,7 +107,8 @@ class Strategy:
 
     def _listen(self, client: Any) -> None:
         stream = RouteKeys("default").responses
-        for _, (self._position, fields) in read_after(client, {stream: self._position}, 0.0):
+        for _, (position, fields) in read_after(client, {stream: self._position}, 0.0):
+            self._position = position
             self.counts["answers"] += 1
             with self._lock:
                 self._open.pop(fields[b"intent_id"].decode(), None)
