@@ -15,6 +15,8 @@ exec:{ROUTE}:failsafe          stream  ``retention``               ``body`` = ev
 exec:{ROUTE}:orders            stream  ``retention``               ``body`` = order event JSON
 exec:{ROUTE}:dead              stream  until dropped               ``body`` = raw bytes, ``reason``, ``error``, ``entry_id``
 exec:{ROUTE}:audit             stream  ``retention``               every transition, one entry each
+exec:{ROUTE}:seals             stream  ``retention``               how far the audit trail is sealed: ids, marks, hash
+exec:{ROUTE}:sealer            string  half a minute               the worker that seals it for all
 exec:{ROUTE}:intent:ID         hash    ``retention`` from settling the ledger entry
 exec:{ROUTE}:state             hash    for ever                    incarnation, halt, guard, counters
 exec:{ROUTE}:open              zset    while unsettled             intent_id by the time somebody must look again
@@ -94,6 +96,14 @@ class RouteKeys:
     @cached_property
     def audit(self) -> str:
         return self.prefix + "audit"
+
+    @cached_property
+    def seals(self) -> str:
+        return self.prefix + "seals"
+
+    @cached_property
+    def sealer(self) -> str:
+        return self.prefix + "sealer"
 
     @cached_property
     def state(self) -> str:

@@ -72,6 +72,10 @@ class Event(StrEnum):
     NO_LIVE_WORKER = "no_live_worker"  # error
     CANCELLED_OPEN = "cancelled_open"  # error: working orders were cancelled because no worker was alive
 
+    # The audit trail
+    AUDIT_SEALED = "audit_sealed"  # info: keep a copy of the seal elsewhere
+    AUDIT_CUT_OFF = "audit_cut_off"  # error: seals that this worker has seen are gone
+
     # Telling people
     TOLD = "told"  # info
     TELL_FAILED = "tell_failed"  # warning: one try; it is told again

@@ -12,6 +12,7 @@ from typing import Any
 import redis
 
 from contracts import GuardState
+from worker.audit.sealer import EVERY, Sealer
 from worker.clock import Clock
 from worker.connection import is_unavailable
 from worker.durability import Confirmation, weaknesses
@@ -95,6 +96,9 @@ class Upkeep:
         self._skew = skew
         self._keys: RouteKeys = ledger.keys
         self._control = Control(client, self._keys.route)
+        self._sealer = Sealer(
+            client, self._keys.route, retention=ledger.rules.retention, log=log, clock=clock, worker=worker
+        )
         self._seen: RouteStatus | None = None
         lease = ledger.rules.lease
         self._chores = [
@@ -104,6 +108,7 @@ class Upkeep:
             _Chore(self._observe, 1.0),
             _Chore(self._trim_ours, 60.0),
             _Chore(self._weed, 30.0),
+            _Chore(self._sealer.turn, EVERY),
             _Chore(self._forget_owners, 3600.0),
         ]
         self._stream = self._keys.intents if owns_stream else ""
@@ -131,10 +136,11 @@ class Upkeep:
                     raise
 
     def leave(self) -> None:
-        """Take this worker's name off the list."""
+        """Take this worker's name off the list, and seal what it has done."""
         try:
             self._client.hdel(self._keys.workers, self._worker)
-        except redis.RedisError:
+            self._sealer.leave()
+        except (Unavailable, redis.RedisError):
             return
 
     def _renew(self) -> None:
@@ -213,7 +219,7 @@ class Upkeep:
 
     def _trim_ours(self) -> None:
         oldest = self._ledger.now_ms() - round(self._ledger.rules.retention * 1000)
-        for stream in (self._keys.responses, self._keys.failsafe, self._keys.orders, self._keys.audit):
+        for stream in (self._keys.responses, self._keys.failsafe, self._keys.orders):
             self._client.xtrim(stream, minid=f"{max(0, oldest)}-0", approximate=True)
 
     def _forget_owners(self) -> None:

@@ -26,7 +26,7 @@ LAYERS = (
     {"connection", "durability", "line", "url_options"},
     {"evidence", "guard", "markets"},
     {"brokers"},
-    {"fills", "transport", "ledger", "producer", "told"},
+    {"audit", "fills", "transport", "ledger", "producer", "told"},
     {
         "answers",
         "cancels",

@@ -8,6 +8,7 @@ import typer
 
 from worker import __version__
 from worker.cli import operate, tools
+from worker.cli.audit import audit
 from worker.cli.context import Verbs
 from worker.cli.dead import dead
 from worker.cli.deadman import deadman
@@ -55,5 +56,6 @@ app.add_typer(operate.guard, name="guard")
 app.add_typer(operate.rollout, name="rollout")
 app.add_typer(operate.doubt, name="doubt")
 app.add_typer(dead, name="dead")
+app.add_typer(audit, name="audit")
 app.add_typer(simulate, name="simulate")
 app.add_typer(tools.contracts, name="contracts")
