@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import ConnectionPool, SSLConnection, parse_url
+from redis.connection import ConnectionPool, SSLConnection
 from redis.exceptions import (
     ClusterDownError,
     OutOfMemoryError,
@@ -26,7 +26,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from worker.url_options import check_url
+from worker.url_options import check_url, read_url
 
 #: What redis-py raises when the server does not answer or takes no writes for now. Whether the command was
 #: carried out is unknown: raise `worker.errors.Unavailable` and repeat only what may be repeated.
@@ -70,7 +70,7 @@ def connect(url: str, *, client_name: str, socket_timeout: float = 5.0) -> redis
     """
     scheme = url.partition("://")[0]
     sentinels, service, plain = _read_sentinel_url(url) if scheme in SENTINEL_SCHEMES else ((), "", url)
-    options: dict[str, Any] = dict(parse_url(plain)) | {  # type: ignore[no-untyped-call]
+    options: dict[str, Any] = read_url(plain) | {
         "retry": Retry(NoBackoff(), 0),
         # RESP2: one shape of reply on every server, no HELLO, no push messages in between.
         "protocol": 2,

@@ -216,12 +216,14 @@ class RouteSettings(BaseModel):
         "from a file.",
         default_factory=dict,
         shown="none",
+        repr=False,
     )
     account: Annotated[str, Field(min_length=1)] | None = _setting(
         "text (in quotes, in TOML)",
         "The account that the route trades on. An account belongs to one route only.",
         default_factory=lambda data: _text(data.get("options", {}).get("account")),
         shown="`account` of the options",
+        repr=False,
     )
     account_exclusive: bool = _setting(
         _YES_OR_NO,
@@ -462,7 +464,8 @@ class Settings(BaseSettings):
         urls = (secret for url in (self.redis_url, self.queue_url) for secret in _passwords(url))
         options = (secret for route in self.routes.values() for secret in _revealed(route.options))
         told = (secret for one in self._told_secrets() for secret in _pieces(one.get_secret_value()))
-        return tuple(dict.fromkeys((*urls, *options, *told)))
+        accounts = (text for route in self.routes.values() for text in _account_texts(route.account))
+        return tuple(dict.fromkeys((*urls, *options, *accounts, *told)))
 
     def _told_secrets(self) -> tuple[SecretStr, ...]:
         return tuple(one for one in (self.told_url, self.told_header, *self.told_apprise_urls) if one)
@@ -768,12 +771,27 @@ def _route_notes(name: str, route: RouteSettings) -> Iterator[str]:
 
 def _passwords(url: str) -> Iterator[str]:
     try:
-        password = urlsplit(url).password
+        parts = urlsplit(url)
+        found = [parts.password, *(value for name, value in _query(parts.query) if smells_of_secret(name))]
     except ValueError:
         return
-    if password:
+    for password in filter(None, found):
         yield password
         yield unquote(password)
+
+
+def _query(query: str) -> Iterator[tuple[str, str]]:
+    # As it stands, not unquoted: whoever repeats the URL repeats it so.
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        yield unquote(name), value
+
+
+def _account_texts(account: str | None) -> Iterator[str]:
+    digits = re.sub("[^0-9]", "", account or "")
+    # A name without a number, such as one of a simulated account, is no secret, and may be a word of any line.
+    if account and len(digits) >= 6:
+        yield from (account, digits, digits[:8])
 
 
 def _pieces(secret: str) -> Iterator[str]:

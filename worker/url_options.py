@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from redis.connection import Connection
+from redis.connection import Connection, parse_url
 from redis.exceptions import RedisError
 
 from worker.errors import ConfigError
@@ -17,6 +17,24 @@ _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _NOT_OF_A_CONNECTION: Final = frozenset(
     {"connection_class", "max_connections", "timeout", "sentinel_username", "sentinel_password"}
 )
+
+
+def read_url(url: str) -> dict[str, Any]:
+    """
+    A URL as redis-py reads it.
+
+    Raises:
+        ConfigError: it is none. Not a part of it is shown: a password with a ``/`` looks like a port.
+    """
+    try:
+        return dict(parse_url(url))  # type: ignore[no-untyped-call]
+    except ValueError:
+        raise ConfigError(
+            [
+                "the Redis URL: cannot be read; give redis://:PASSWORD@HOST:PORT/DB, and each / ? # % @ : of the "
+                "password as %2F %3F %23 %25 %40 %3A"
+            ]
+        ) from None
 
 
 def check_url(options: Mapping[str, Any]) -> None:
