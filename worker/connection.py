@@ -10,15 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import ConnectionPool, SSLConnection
+from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import Connection, ConnectionPool, SSLConnection
+from redis.crc import key_slot
 from redis.exceptions import (
+    AskError,
     ClusterDownError,
+    MovedError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
     TryAgainError,
@@ -47,8 +52,15 @@ _AWAY_IN_A_SCRIPT = ("-OOM ", "-READONLY ", "-MISCONF ", "-NOREPLICAS ")
 
 #: URLs whose server is found by asking sentinels: ``redis+sentinel://a:26379,b:26379,c:26379/SERVICE/DB``.
 SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
-#: Seconds that one sentinel may take; the next one is asked then.
-_SENTINEL_SECONDS = 0.5
+#: URLs of a cluster, by some of its nodes: ``redis+cluster://a:6379,b:6379``. See `at_home`.
+CLUSTER_SCHEMES: Final = (
+    "redis+cluster",
+    "rediss+cluster",
+    "redis-streams+cluster",
+    "rediss-streams+cluster",
+)
+#: Seconds that one sentinel, or one node that is asked for the way, may take; the next one is asked then.
+_ASKING_SECONDS = 0.5
 
 
 class ServerChanged(redis.ConnectionError):
@@ -63,13 +75,21 @@ class Connect(Protocol):
 
 def connect(url: str, *, client_name: str, socket_timeout: float = 5.0) -> redis.Redis:
     """
-    A client for ``redis://``, ``rediss://``, ``unix://`` or one of `SENTINEL_SCHEMES`, not yet connected. It never
-    repeats a command.
+    A client for ``redis://``, ``rediss://``, ``unix://``, one of `SENTINEL_SCHEMES` or a cluster, not yet connected
+    (but for a cluster as a whole: ``redis.ConnectionError`` when no node answers). It never repeats a command.
 
-    ``client_name`` shows in ``CLIENT LIST``. ``socket_timeout`` is in seconds; block for less.
+    Of a cluster, a URL that `at_home` made gives a client of the one node that holds those keys, which can do all
+    that a client of one server can; any other gives one that finds the node of each key.
+
+    ``client_name`` shows in ``CLIENT LIST``. ``socket_timeout`` is in seconds; block for less. For TLS the query names
+    files: ``ssl_ca_certs``, and ``ssl_certfile`` and ``ssl_keyfile`` for a server that wants to know who we are.
+
+    Raises:
+        ConfigError: the URL's query asks for what there is not. Start nothing.
     """
     scheme = url.partition("://")[0]
-    sentinels, service, plain = _read_sentinel_url(url) if scheme in SENTINEL_SCHEMES else ((), "", url)
+    is_cluster = scheme in CLUSTER_SCHEMES
+    addresses, service, plain = _read_list(url) if is_cluster or scheme in SENTINEL_SCHEMES else ((), "", url)
     options: dict[str, Any] = read_url(plain) | {
         "retry": Retry(NoBackoff(), 0),
         # RESP2: one shape of reply on every server, no HELLO, no push messages in between.
@@ -84,14 +104,22 @@ def connect(url: str, *, client_name: str, socket_timeout: float = 5.0) -> redis
         options["socket_keepalive"] = True
     options.setdefault("max_connections", 64)
     check_url(options)
-    if sentinels:
-        return redis.Redis.from_pool(_sentinel_pool(sentinels, service, options))
+    if is_cluster:
+        return _cluster_client(addresses, unquote(urlsplit(url).fragment), options)
+    if addresses:
+        return redis.Redis.from_pool(_sentinel_pool(addresses, service or "mymaster", options))
     return redis.Redis.from_pool(ConnectionPool(**options))
+
+
+def at_home(url: str, keys: str) -> str:
+    """The URL of the server that holds the keys which begin so: of a cluster one node, else the URL as it is."""
+    return f"{url}#{quote(keys)}" if url.partition("://")[0] in CLUSTER_SCHEMES else url
 
 
 def can_fail_over(client: redis.Redis) -> bool:
     """Whether the client follows to another server by itself."""
-    return isinstance(client.connection_pool, SentinelConnectionPool)
+    pool = getattr(client, "connection_pool", None)
+    return pool is None or isinstance(pool, (SentinelConnectionPool, _NodePool))
 
 
 def on_connect(client: redis.Redis, look: Callable[[Any], None]) -> None:
@@ -104,9 +132,14 @@ def on_connect(client: redis.Redis, look: Callable[[Any], None]) -> None:
     client.connection_pool.connection_kwargs["redis_connect_func"] = greet
 
 
-def _read_sentinel_url(url: str) -> tuple[tuple[tuple[str, int], ...], str, str]:
-    """The sentinels' addresses, the service, and a URL of one server with all the rest."""
-    scheme, _, rest = url.partition("+sentinel://")
+#: Where to ask.
+_Addresses = tuple[tuple[str, int], ...]
+
+
+def _read_list(url: str) -> tuple[_Addresses, str, str]:
+    """The addresses of sentinels or nodes, the sentinels' service, and a URL of one server with all the rest."""
+    given, _, rest = url.partition("://")
+    scheme, _, kind = given.partition("+")
     parts = urlsplit(f"{scheme}://{rest}")
     login, found, hosts = parts.netloc.rpartition("@")
     service, _, number = parts.path.strip("/").partition("/")
@@ -114,25 +147,88 @@ def _read_sentinel_url(url: str) -> tuple[tuple[tuple[str, int], ...], str, str]
     for host in hosts.split(","):
         one = urlsplit(f"//{host}")
         if not one.hostname:
-            raise ValueError(
-                f"{url.partition('://')[0]}: name the sentinels as HOST:PORT,HOST:PORT/SERVICE/DB"
-            )
-        addresses.append((one.hostname, one.port or 26379))
-    plain = f"{scheme}://{login}{found}sentinel/{number or '0'}{'?' if parts.query else ''}{parts.query}"
-    return tuple(addresses), unquote(service) or "mymaster", plain
+            raise ValueError(f"{given}: name several as HOST:PORT,HOST:PORT")
+        addresses.append((one.hostname, one.port or (26379 if kind == "sentinel" else 6379)))
+    plain = f"{scheme}://{login}{found}server/{number or '0'}{'?' if parts.query else ''}{parts.query}"
+    return tuple(addresses), unquote(service), plain
 
 
-def _sentinel_pool(
-    sentinels: tuple[tuple[str, int], ...], service: str, options: dict[str, Any]
-) -> SentinelConnectionPool:
+class _NodePool(ConnectionPool):
+    """Connections to whichever node of a cluster holds one slot at the time when they are made."""
+
+
+class _NodeConnection(Connection):
+    def __init__(self, *, find: Callable[[], tuple[str, int]], **options: Any) -> None:
+        self._find = find
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+
+    def connect(self) -> None:
+        if not self._sock:
+            self.host, self.port = self._find()
+        super().connect()  # type: ignore[no-untyped-call]
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*args, **options)
+        except (MovedError, AskError) as error:
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise redis.ConnectionError("the slot is on another node; nothing was carried out") from error
+
+
+class _SecureNodeConnection(_NodeConnection, SSLConnection):
+    pass
+
+
+def _cluster_client(nodes: _Addresses, keys: str, options: dict[str, Any]) -> redis.Redis:
+    for ours in ("host", "port", "db"):
+        options.pop(ours, None)
+    secure = options.pop("connection_class", None) is SSLConnection
+    if not keys:
+        known = [ClusterNode(host, port) for host, port in nodes]  # type: ignore[no-untyped-call]
+        if secure:
+            options["ssl"] = True
+        try:
+            client: Any = RedisCluster(startup_nodes=known, **options)
+        except RedisClusterException as error:
+            raise redis.ConnectionError(f"no node of the cluster answers: {error}") from error
+        return client  # type: ignore[no-any-return]  # all that we ask of it, it has
+    slot = key_slot(keys.encode())
+    asking = options | {"socket_timeout": _ASKING_SECONDS, "socket_connect_timeout": _ASKING_SECONDS}
+    asking["connection_class"] = SSLConnection if secure else Connection
+
+    def find() -> tuple[str, int]:
+        return _holder(nodes, slot, asking)
+
+    kind = _SecureNodeConnection if secure else _NodeConnection
+    return redis.Redis.from_pool(_NodePool(connection_class=kind, find=find, **options))
+
+
+def _holder(nodes: _Addresses, slot: int, options: dict[str, Any]) -> tuple[str, int]:
+    """The node that holds a slot, from the first one that answers."""
+    why = "no node of the cluster is named"
+    for host, port in nodes:
+        client: Any = redis.Redis.from_pool(ConnectionPool(host=host, port=port, **options))
+        try:
+            for first, last, (name, at, *_), *_ in client.execute_command("CLUSTER", "SLOTS"):
+                if first <= slot <= last:
+                    return (name.decode() or host, int(at))
+            why = f"no node of the cluster holds slot {slot}"
+        except redis.RedisError as error:
+            why = str(error)
+        finally:
+            client.close()
+    raise redis.ConnectionError(why)
+
+
+def _sentinel_pool(sentinels: _Addresses, service: str, options: dict[str, Any]) -> SentinelConnectionPool:
     for ours in ("host", "port"):
         options.pop(ours, None)
     secure = options.pop("connection_class", None) is SSLConnection
     sentinel_options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
-        "socket_timeout": _SENTINEL_SECONDS,
-        "socket_connect_timeout": _SENTINEL_SECONDS,
+        "socket_timeout": _ASKING_SECONDS,
+        "socket_connect_timeout": _ASKING_SECONDS,
     }
     for name in ("username", "password"):
         if (value := options.pop(f"sentinel_{name}", None)) is not None:

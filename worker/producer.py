@@ -26,7 +26,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from contracts import ContractError, ExecutionIntent, ExecutionResponse, IntentType, dump, load_response
 from worker.clock import Clock, SystemClock
-from worker.connection import Connect, connect, is_unavailable
+from worker.connection import Connect, at_home, connect, is_unavailable
 from worker.errors import Unavailable
 from worker.keys import RouteKeys
 
@@ -86,7 +86,7 @@ class IntentProducer:
         self.keys = RouteKeys(route)
         self._owned = isinstance(client_or_url, str)
         self._client = (
-            connect(client_or_url, client_name="execworker:producer")
+            connect(at_home(client_or_url, self.keys.prefix), client_name="execworker:producer")
             if isinstance(client_or_url, str)
             else client_or_url
         )

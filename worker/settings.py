@@ -189,6 +189,8 @@ _QUEUE_SCHEMES: Final = {
     "unix": "redis-streams+unix",
     "redis+sentinel": "redis-streams+sentinel",
     "rediss+sentinel": "rediss-streams+sentinel",
+    "redis+cluster": "redis-streams+cluster",
+    "rediss+cluster": "rediss-streams+cluster",
 }
 
 
@@ -347,9 +349,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     redis_url: Annotated[SecretUrl, _with_scheme(*_QUEUE_SCHEMES)] = _setting(
-        "a URL that begins with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://",
+        "a URL that begins with redis://, unix://, redis+sentinel:// or redis+cluster:// (rediss… with TLS)",
         "The Redis that holds the ledger, the guard and the streams. With sentinels: "
-        "`redis+sentinel://a:26379,b:26379,c:26379/SERVICE/DB`.",
+        "`redis+sentinel://a:26379,b:26379,c:26379/SERVICE/DB`; a cluster, by some of its nodes: "
+        "`redis+cluster://a:6379,b:6379`.",
         default=SecretUrl("redis://127.0.0.1:6379/0"),
     )
     queue_url: Annotated[SecretUrl, _with_scheme()] = _setting(

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from contracts import ContractError
 from worker.clock import Clock, SystemClock
-from worker.connection import Connect, connect, is_unavailable
+from worker.connection import Connect, at_home, connect, is_unavailable
 from worker.errors import ConfigError, NotSent, Refused, StateLost, Unavailable
 from worker.keys import RouteKeys
 
@@ -95,7 +95,10 @@ class Surroundings:
         from worker.durability import Confirmation
         from worker.ledger.control import Control
 
-        return Control(self.client, route, Confirmation.of(self.settings))
+        url = str(self.settings.redis_url)
+        home = at_home(url, RouteKeys(route).prefix)
+        client = self.client if home == url else self.connect(home, client_name="execworker:cli")
+        return Control(client, route, Confirmation.of(self.settings))
 
 
 def surroundings(ctx: typer.Context) -> Surroundings:

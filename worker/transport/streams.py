@@ -155,7 +155,7 @@ def redis_url(client: Any) -> str:
         path = (client.virtual_host or "/").strip("/") or "0"
         return f"{'rediss' if secure else 'redis'}://{login}{where}:{client.port or 6379}/{path}"
     # redis-streams://host → redis://host, rediss-streams:// → rediss://; redis-streams+unix:// came as unix://, and
-    # redis-streams+sentinel:// as sentinel://.
-    if where.startswith("sentinel://"):
+    # redis-streams+sentinel:// as sentinel://, and so with cluster.
+    if where.startswith(("sentinel://", "cluster://")):
         return f"{str(client.transport_cls).removesuffix('-streams')}+{where}"
     return where.replace("-streams://", "://", 1)

@@ -1,0 +1,137 @@
+"""Redis Cluster: routes lie on different nodes, and each finds its own."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from contracts import load_response
+from tests.conftest import RedisServer, _free_port, make_intent, start_redis
+from tests.process.workers import Floor, wait_until
+from worker.connection import at_home, connect
+from worker.keys import RouteKeys
+from worker.producer import IntentProducer
+
+pytestmark = [pytest.mark.process, pytest.mark.real_redis]
+
+SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
+
+
+class Cluster:
+    """Three primaries."""
+
+    def __init__(self, *options: str) -> None:
+        buses = [_free_port() for _ in SLOTS]
+        quick = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+        self.nodes = [start_redis(*options, *quick, "--cluster-port", str(bus)) for bus in buses]
+        for node, (first, last) in zip(self.nodes, SLOTS, strict=True):
+            self._say(node, "CLUSTER", "ADDSLOTSRANGE", first, last)
+        for node, bus in zip(self.nodes[1:], buses[1:], strict=True):
+            self._say(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        wait_until(lambda: all(self._is_whole(node) for node in self.nodes), "the nodes know each other")
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.kill()
+            shutil.rmtree(node.folder, ignore_errors=True)
+
+    def _say(self, node: RedisServer, *words: Any) -> Any:
+        client: Any = connect(f"redis://127.0.0.1:{node.port}", client_name="test")
+        with client:
+            return client.execute_command(*words)
+
+    def _is_whole(self, node: RedisServer) -> bool:
+        info = str(self._say(node, "CLUSTER", "INFO"))
+        known = len(str(self._say(node, "CLUSTER", "NODES")).strip().splitlines())
+        return "cluster_state" in info and "ok" in info and known >= 1 and self._knows_three(node)
+
+    def _knows_three(self, node: RedisServer) -> bool:
+        return len(self._say(node, "CLUSTER", "SLOTS")) == 3
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    started = Cluster("--appendonly", "yes")
+    yield started
+    started.close()
+
+
+def test_the_orders_of_two_routes_on_different_nodes_are_all_answered(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    here = Floor(cluster, tmp_path, max_age=600)  # type: ignore[arg-type]  # it asks for the URL only
+    routes = {"default": here.book_file, "kis_main": tmp_path / "kis.jsonl"}
+    settings = {
+        "EXECWORKER_ROUTES__KIS_MAIN__MODE": "paper",
+        "EXECWORKER_ROUTES__KIS_MAIN__OPTIONS__BOOK": str(routes["kis_main"]),
+    }
+    plain = here.environ
+    here.environ = lambda **route: plain(**route) | settings  # type: ignore[method-assign]
+    clients = {name: home(cluster.url, name) for name in routes}
+    try:
+        assert len({client.connection_pool.connection_kwargs["find"]() for client in clients.values()}) == 2
+        worker = here.worker()
+        now = datetime.now(UTC)
+        for name in routes:
+            with IntentProducer(cluster.url, name) as producer:
+                producer.enqueue_many(
+                    make_intent(intent_id=f"{name}-{n}", symbol=f"{n % 20:06d}", created_at=now)
+                    for n in range(60)
+                )
+
+        for name, client in clients.items():
+            wait_until(lambda at=client, of=name: len(answers(at, of)) == 60, f"{name} is answered")
+            found = answers(client, name)
+            assert set(Counter(found).values()) == {1}
+        assert here.run("halt", "--all", "--reason", "a drill").returncode == 0
+        assert here.run("status").returncode == 0
+        assert not worker.ended
+    finally:
+        here.close()
+        for client in clients.values():
+            client.close()
+
+
+def test_a_slot_that_moves_to_another_node_is_found_there(cluster: Cluster) -> None:
+    keys = RouteKeys("wanders")
+    client = home(cluster.url, "wanders")
+    client.set(keys.scanner, "here")
+    slot = int(client.execute_command("CLUSTER", "KEYSLOT", keys.scanner))
+    old = next(n for n, (first, last) in enumerate(SLOTS) if first <= slot <= last)
+    source, target = cluster.nodes[old], cluster.nodes[old - 1]
+    names = {node: cluster._say(node, "CLUSTER", "MYID").decode() for node in (source, target)}
+    client.delete(keys.scanner)
+    for node in (target, source, *cluster.nodes):
+        cluster._say(node, "CLUSTER", "SETSLOT", slot, "NODE", names[target])
+
+    for _ in range(50):
+        try:
+            client.set(keys.scanner, "there")
+            break
+        except redis.ConnectionError:
+            time.sleep(0.1)
+
+    assert client.connection_pool.connection_kwargs["find"]()[1] == target.port
+    assert client.get(keys.scanner) == b"there"
+    client.close()
+
+
+def home(url: str, route: str) -> Any:
+    return connect(at_home(url, RouteKeys(route).prefix), client_name="test")
+
+
+def answers(client: Any, route: str) -> list[str]:
+    rows = client.xrange(RouteKeys(route).responses)
+    return [load_response(row[b"body"]).intent_id for _, row in rows]
