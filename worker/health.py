@@ -82,6 +82,16 @@ class HealthServer:
         self._thread.start()
         return self.port
 
+    def try_port(self) -> int:
+        """
+        The port that `start` would get now, without listening on it.
+
+        Raises:
+            ConfigError: as `start`.
+        """
+        with self._bind() as server:
+            return int(server.server_address[1])
+
     def stop(self) -> None:
         """Stop listening. May be called twice, or before the start."""
         if self._server is None or self._thread is None:

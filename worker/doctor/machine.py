@@ -184,13 +184,11 @@ def _port(patient: Patient) -> Iterable[Found]:
         host, port, registry=CollectorRegistry(), live=lambda: None, ready=lambda: None, state=dict
     )
     try:
-        got = server.start()
+        got = server.try_port()
     except ConfigError as error:
         if port and (worker := _worker_at(host, port)):
             return [well(f"{worker} has port {port}")]
         return [_TAKEN.found("; ".join(error.faults))]
-    finally:
-        server.stop()
     return [well(f"port {got} of {host} is free")]
 
 
