@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check soak bench schemas clean
+.PHONY: demo test check soak bench site schemas clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,9 @@ soak: $(READY)          ## real processes under a seeded adversary: ten minutes,
 
 bench: $(READY)         ## speed, as ratios against a baseline of the same run
 	$(BIN)/python -m bench $(ARGS)
+
+site: $(READY)          ## the documentation as a site, in site/
+	$(BIN)/python -m mkdocs build
 
 schemas: $(READY)       ## regenerate the committed JSON Schemas
 	$(BIN)/python -m worker contracts export --dir contracts
