@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from pydantic import ValidationError
@@ -58,6 +59,7 @@ class Worker:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._connect = connect
+        self._visiting = visiting
         log = log or configure(settings.log_level, settings.log_format, secrets=settings.secrets())
         self._log = log.bind(worker=self.name)
         names = routes or list(settings.routes)
@@ -116,12 +118,16 @@ class Worker:
         for note in self._settings.notes():
             self._log.warning(Event.SETTINGS_NOTE, note=note)
         try:
-            with telling(
-                self._settings, self._connect, self.name, self._log, self._clock, self._metrics.told
-            ):
+            with self._telling():
                 return self._work()
         finally:
             self.health.stop()
+
+    def _telling(self) -> AbstractContextManager[None]:
+        # A visitor is here for a command such as `halt --cancel-open`, which nobody's phone may keep from starting.
+        if self._visiting:
+            return nullcontext()
+        return telling(self._settings, self._connect, self.name, self._log, self._clock, self._metrics.told)
 
     def _work(self) -> int:
         for route in self.routes:

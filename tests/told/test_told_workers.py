@@ -14,6 +14,8 @@ from tests.process.workers import Floor, Process, wait_until
 from tests.told.told_case import runs, web_hook
 from worker.connection import connect
 from worker.ledger.control import Control
+from worker.runtime import Worker
+from worker.settings import load_settings
 
 pytestmark = [pytest.mark.real_redis, pytest.mark.process]
 
@@ -111,3 +113,10 @@ def test_the_dead_man_tells_what_no_worker_can(floor: Callable[..., TellingFloor
         wait_until(lambda: hook.told, "somebody is told")
 
     assert hook.told == ["NO_LIVE_WORKER"]
+
+
+def test_nobody_to_tell_keeps_no_one_from_coming_to_cancel(floor: Callable[..., TellingFloor]) -> None:
+    visitor = Worker(load_settings(floor(command="/no/such/program").environ()), visiting=True)
+    visitor.stop()
+
+    assert visitor.run() == 0
