@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check soak bench site schemas clean
+.PHONY: demo test check soak bench mutants site schemas clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,9 @@ bench: $(READY)         ## speed, as ratios against a baseline of the same run
 
 site: $(READY)          ## the documentation as a site, in site/
 	$(BIN)/python -m mkdocs build
+
+mutants: $(READY)       ## put faults into the code one by one, and see the tests notice
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 schemas: $(READY)       ## regenerate the committed JSON Schemas
 	$(BIN)/python -m worker contracts export --dir contracts

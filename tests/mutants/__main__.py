@@ -1,0 +1,170 @@
+"""
+Put one fault after the other into the code, and see whether a test notices.
+
+``python -m tests.mutants [--module worker.guard …] [--share 0.2] [--seed 1] [--jobs 1] [--json FILE]``
+
+Each mutant runs in a process of its own, forked from one that has imported the libraries already. A mutant that no test
+notices is a survivor: its line is printed. Exit code 1 when less than 90 % are killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.mutants.mutate import Mutant, mutants
+from tests.mutants.plan import EXPLAINED, PLAN
+
+ROOT = Path(__file__).parents[2]
+#: Seconds after which a mutant counts as noticed: it hangs, and the suite would.
+PATIENCE = 90.0
+MUST = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    module: str
+    line: int
+    what: str
+    why: str
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the plan, or a part of it. Returns the exit code."""
+    given = _parse(arguments)
+    _import_libraries()
+    survivors: list[Survivor] = []
+    ran = 0
+    for module in given.module or PLAN:
+        count, found = _run_module(module, given.share, given.seed, given.jobs)
+        ran += count
+        survivors += found
+        _say(f"{module}: {count - len(found)} of {count} killed")
+        for one in found:
+            _say(f"  survived: line {one.line}: {one.what}" + (f" [{one.why}]" if one.why else ""))
+    unexplained = [one for one in survivors if not one.why]
+    rate = 1 - len(unexplained) / ran if ran else 1.0
+    _say(
+        f"{ran} mutants, {ran - len(survivors)} killed, {len(survivors)} survived, {len(unexplained)} unexplained"
+    )
+    if given.json:
+        Path(given.json).write_text(
+            json.dumps({"ran": ran, "survivors": [asdict(one) for one in survivors]}), "utf-8"
+        )
+    return 0 if rate >= MUST else 1
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants")
+    parser.add_argument("--module", action="append", choices=list(PLAN))
+    parser.add_argument("--share", type=float, default=1.0, help="of all mutants, drawn by the seed")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--json")
+    return parser.parse_args(arguments)
+
+
+def _run_module(module: str, share: float, seed: int, jobs: int) -> tuple[int, list[Survivor]]:
+    source = _path(module).read_text("utf-8")
+    if _is_noticed(module, Mutant(0, "nothing", source)):
+        raise SystemExit(f"{module}: its tests fail as it is")
+    dice = random.Random(f"{seed}:{module}")
+    chosen = [one for one in mutants(source) if dice.random() < share]
+    with ThreadPoolExecutor(jobs) as pool:
+        survived = list(pool.map(lambda one: not _is_noticed(module, one), chosen))
+    return len(chosen), [
+        Survivor(module, one.line, one.what, EXPLAINED.get((module, one.what), ""))
+        for one, lives in zip(chosen, survived, strict=True)
+        if lives
+    ]
+
+
+def _path(module: str) -> Path:
+    # Nothing may be imported here: the children import it, mutated.
+    found = ROOT / module.replace(".", "/")
+    return found / "__init__.py" if found.is_dir() else found.with_suffix(".py")
+
+
+def _is_noticed(module: str, mutant: Mutant) -> bool:
+    child = os.fork()
+    if child == 0:
+        _be_the_mutant(module, mutant)
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) != 0
+        time.sleep(0.02)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def _be_the_mutant(module: str, mutant: Mutant) -> None:
+    """In the child: run the tests with the mutated module in place of the real one, and end."""
+    code = 1
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        import pytest
+
+        sys.meta_path.insert(0, _Finder(module, mutant.source))
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "not redis] or fakeredis"]
+        code = int(pytest.main([*options, *PLAN[module]]))
+    finally:
+        os._exit(code)
+
+
+class _Finder:
+    """Finds the one module, as mutated."""
+
+    def __init__(self, module: str, source: str) -> None:
+        self._module = module
+        self._source = source
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+        if name != self._module:
+            return None
+        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        spec = importlib.util.find_spec(name)
+        assert spec is not None and spec.loader is not None
+        code = compile(self._source, str(spec.origin), "exec")
+        spec.loader.exec_module = lambda found: exec(code, found.__dict__)  # type: ignore[method-assign]
+        return spec
+
+
+def _import_libraries() -> None:
+    os.chdir(ROOT)
+    for name in (
+        "fakeredis",
+        "hypothesis",
+        "kombu",
+        "prometheus_client",
+        "pydantic",
+        "pytest",
+        "redis",
+        "tenacity",
+    ):
+        importlib.import_module(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,37 @@
+"""Which modules are mutated, which tests must notice, and the survivors that no test can."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_ENGINE = ("tests/fakeredis/test_engine.py", "tests/fakeredis/test_rollout.py")
+_LEDGER = (
+    "tests/fakeredis/test_ledger.py",
+    "tests/fakeredis/test_slots.py",
+    "tests/fakeredis/test_rollout.py",
+)
+
+#: Module → the test files that are run, the quickest to notice first.
+PLAN: Final[dict[str, tuple[str, ...]]] = {
+    "worker.guard": ("tests/unit/test_guard.py", "tests/fakeredis/test_guard_homes.py"),
+    "worker.evidence": ("tests/unit/test_evidence.py", "tests/fakeredis/test_resolver.py"),
+    "worker.resolver": ("tests/fakeredis/test_resolver.py",),
+    "worker.engine": (*_ENGINE, "tests/fakeredis/test_ledger.py"),
+    "worker.settler": _ENGINE,
+    "worker.cancels": _ENGINE,
+    "worker.answers": _ENGINE,
+    "worker.ledger": (*_LEDGER, *_ENGINE, "tests/fakeredis/test_resolver.py"),
+    "worker.ledger.control": ("tests/fakeredis/test_cli.py", "tests/fakeredis/test_resolver.py", *_LEDGER),
+    "worker.brokers.live": ("tests/unit/test_brokers_live.py",),
+    "worker.fills.life": ("tests/fills/test_fills_life.py",),
+    "worker.fills.working": ("tests/fills/test_fills_follower.py",),
+    "worker.fills.follower": ("tests/fills/test_fills_follower.py",),
+    "worker.brokers.kis.replies": ("tests/kis/test_kis_orders.py", "tests/kis/test_kis_codes.py"),
+    "worker.brokers.kis.rows": ("tests/kis/test_kis_lists.py",),
+    "worker.brokers.kis.payload": ("tests/kis/test_kis_payload.py",),
+    "worker.brokers.kis.scan": ("tests/kis/test_kis_lists.py",),
+    "worker.brokers.kis.codes": ("tests/kis/test_kis_codes.py",),
+}
+
+#: (module, what) → why nobody can tell it from the original.
+EXPLAINED: Final[dict[tuple[str, str], str]] = {}
