@@ -170,6 +170,9 @@ class Control:
     def _status(self, rows: list[Any]) -> RouteStatus:
         state = {key.decode(): value.decode() for key, value in rows[0].items()}
         now = rows[5][0] + rows[5][1] / 1e6
+        # Others may read along in groups of their own.
+        if isinstance(rows[7], list):
+            rows[7] = [one for one in rows[7] if one["name"] == GROUP.encode()]
         # Without a group nobody has taken anything yet.
         has_group = isinstance(rows[7], list) and bool(rows[7])
         lag, pending = (_lag(rows[7]) if has_group else int(rows[11])), _pending(rows[8])
