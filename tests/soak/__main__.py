@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from tests.soak.storm import Plan, Result, run
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _options().parse_args(arguments)
+    # Nothing is left running, however it ends.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     plan = _plan(given)
     _say(
         f"seed {plan.seed}, {plan.broker}, {plan.workers} workers, {plan.seconds:g} s, faults: {', '.join(plan.faults)}"
