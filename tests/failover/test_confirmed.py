@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from worker.connection import connect
 from worker.durability import Confirmation, weaknesses
 from worker.errors import Unavailable
 from worker.ledger.control import Control
-from worker.ledger.records import Granted, Launched, Settled, Settlement
+from worker.ledger.records import Granted, Launched, Settled
 
 pytestmark = pytest.mark.real_redis
 
@@ -62,6 +63,19 @@ def follow(server: RedisServer, start: Callable[..., RedisServer]) -> RedisServe
     return replica
 
 
+def again(call: Callable[[], Any]) -> Any:
+    """What an engine does: the same call until it counts. A busy machine may need several."""
+    found: list[Any] = []
+
+    def counts() -> bool:
+        with suppress(Unavailable):
+            found.append(call())
+        return bool(found)
+
+    wait_until(counts, "it is confirmed")
+    return found[-1]
+
+
 def commands(one: Member) -> dict[str, int]:
     stats: dict[str, Any] = one.client.info("commandstats")
     return {name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()}
@@ -80,7 +94,7 @@ def test_a_launch_that_no_replica_has_is_not_sent_and_the_same_call_launches_it_
     assert one.state("a") == "in_flight", "noted, and nothing left"
 
     follow(server, start)
-    assert isinstance(one.launch("a"), Launched)
+    assert isinstance(again(lambda: one.launch("a")), Launched)
 
 
 def test_an_answer_whose_first_confirmation_failed_is_confirmed_by_the_same_call_again(
@@ -89,7 +103,8 @@ def test_an_answer_whose_first_confirmation_failed_is_confirmed_by_the_same_call
     server = start(*DURABLE)
     replica = follow(server, start)
     one = member(server, ONE_REPLICA)
-    assert isinstance(one.claim("a"), Granted) and isinstance(one.launch("a"), Launched)
+    again(lambda: one.claim("a"))
+    assert isinstance(again(lambda: one.launch("a")), Launched)
     # It stays connected, and takes nothing.
     os.kill(replica.pid, signal.SIGSTOP)
     end = one.end("a")
@@ -101,15 +116,8 @@ def test_an_answer_whose_first_confirmation_failed_is_confirmed_by_the_same_call
     with pytest.raises(Unavailable):
         one.settle("a", end)
     os.kill(replica.pid, signal.SIGCONT)
-    wait_until(lambda: _is_confirmed(one, end), "the replica is back")
+    assert again(lambda: one.settle("a", end)) is Settled.ALREADY
     assert len(one.answers()) == 1
-
-
-def _is_confirmed(one: Member, end: Settlement) -> bool:
-    try:
-        return one.settle("a", end) is Settled.ALREADY
-    except Unavailable:
-        return False
 
 
 def test_a_halt_that_no_replica_has_is_not_reported_as_done(
@@ -123,7 +131,7 @@ def test_a_halt_that_no_replica_has_is_not_reported_as_done(
         control.halt("kim", "a drill")
     follow(server, start)
 
-    assert control.halt("kim", "a drill") is False, "it was noted; now it is confirmed"
+    assert again(lambda: control.halt("kim", "a drill")) is False, "it was noted; now it is confirmed"
 
 
 def test_a_batch_and_all_that_is_under_way_with_it_share_one_confirmation(
@@ -131,8 +139,8 @@ def test_a_batch_and_all_that_is_under_way_with_it_share_one_confirmation(
 ) -> None:
     server = start(*DURABLE)
     follow(server, start)
-    one = member(server, ONE_REPLICA)
-    one.claim("a"), one.launch("a")
+    one = member(server, Confirmation(replicas=1, timeout=4))
+    again(lambda: one.claim("a")), again(lambda: one.launch("a"))
     before = commands(one)["wait"]
 
     settled = one.ledger.ask_settle([one.end("a")])
