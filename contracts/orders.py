@@ -57,6 +57,8 @@ class OrderResponse:
     broker_code: str | None = None
     #: What a later cancel or look-up needs besides the number (branch, exchange), as the adapter spells it.
     reference: str | None = None
+    #: What went over the wire and came back, in one line for the audit trail; without secrets.
+    wire: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ class BrokerError(WorkerError):
         #: The broker's own code, where it gave one.
         self.code = code
         self.safety_code = safety_code
+        #: What went over the wire and came back, for the audit trail; without secrets. Empty where nothing is told.
+        self.wire = ""
 
 
 class NotSent(BrokerError):

@@ -24,6 +24,7 @@ class Held:
         "send_before",
         "target",
         "token",
+        "wire",
     )
 
     def __init__(self, intent: ExecutionIntent, token: str, claimed_at: float) -> None:
@@ -46,6 +47,8 @@ class Held:
         self.send_before = 0.0
         #: What a later cancel needs besides the broker's number.
         self.reference = ""
+        #: What the adapter told of its last call, for the audit trail.
+        self.wire = ""
         #: For a CANCEL: the order to cancel.
         self.target: OrderQuery | None = None
 
@@ -53,9 +56,14 @@ class Held:
         """What a later cancel of the order needs."""
         self.reference = reference
 
+    def hear(self, wire: str) -> None:
+        """What the adapter tells of its call."""
+        self.wire = wire
+
     def launched(self, send_before: float) -> Held:
         """The ledger has noted one more launch."""
         self.attempt += 1
+        self.wire = ""
         self.send_before = send_before
         self.in_flight = True
         return self

@@ -150,7 +150,7 @@ class Sender:
 
     def _submit(self, held: Held) -> Ended:
         started = self._clock.boottime()
-        send = Send(self._route, held.attempt, held.send_before, held.refer)
+        send = Send(self._route, held.attempt, held.send_before, held.refer, held.hear)
         try:
             if held.target is not None and isinstance(self._broker, LiveBroker):
                 response = self._broker.cancel_intent(held.intent, held.target, send)

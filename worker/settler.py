@@ -103,6 +103,7 @@ class Settler:
             dump(response),
             held.reference,
             self._key_of(held.intent) if held.attempt else "",
+            held.wire,
         )
         self._ends.append(End(held, settlement, response))
         self._wake()
@@ -178,6 +179,7 @@ class Settler:
             getattr(error, "safety_code", None) or "FS042",
             "bug" if is_bug else "none",
             str(error)[:500],
+            wire=held.wire,
         )
         self._ends.append(End(held, settlement, None))
 

@@ -72,6 +72,8 @@ class Send:
     send_before: float | None = None
     #: Hears what a later cancel will need besides the broker's number, before the answer is given.
     refer: Callable[[str], None] | None = None
+    #: Hears what the adapter tells of its call, for the audit trail, before the answer is given or the error raised.
+    hear: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

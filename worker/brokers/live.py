@@ -131,6 +131,8 @@ class LiveBroker:
     ) -> ExecutionResponse:
         try:
             order = call(argument)
+            if send.hear is not None and order.wire:
+                send.hear(order.wire)
             if not order.broker_order_id.strip():
                 raise OutcomeUnknown(f"{self.broker_id} answered a success without an order number")
             if send.refer is not None and order.reference:
@@ -144,7 +146,9 @@ class LiveBroker:
                 attempts=send.attempts,
                 sent_at=sent_at,
             )
-        except (NotSent, Denied, Rejected, OutcomeUnknown):
+        except (NotSent, Denied, Rejected, OutcomeUnknown) as error:
+            if send.hear is not None and error.wire:
+                send.hear(error.wire)
             raise
         except Exception as error:
             # Its text stays in the chain: it may hold what no answer or event should show.

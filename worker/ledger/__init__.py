@@ -271,6 +271,7 @@ class Ledger:
                 end.payload,
                 end.reference,
                 end.key,
+                end.wire,
             )
             for end in ends
         )

@@ -115,6 +115,8 @@ class Settlement(NamedTuple):
     reference: str = ""
     #: The order's key, where the broker's rows carry no ids of ours.
     key: str = ""
+    #: What the adapter tells of its call, for the audit trail.
+    wire: str = ""
 
 
 class Settled(StrEnum):

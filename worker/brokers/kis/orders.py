@@ -31,11 +31,11 @@ from worker.brokers.kis.payload import (
     is_korean,
     venue_of,
 )
-from worker.brokers.kis.replies import parse_kis_place_response
+from worker.brokers.kis.replies import Reply, parse_kis_place_response
 from worker.brokers.kis.rows import KISOrderRecord, ReadRows, domestic_orders, us_orders
 from worker.brokers.kis.scan import DOMESTIC, US, Listing, read_list
 from worker.clock import Clock
-from worker.errors import Rejected
+from worker.errors import BrokerError, NotSent, Rejected
 from worker.markets import Calendar, Country, State, Venue, check, session
 
 #: A moment at which every venue is open and takes all that it ever takes, for a server that never closes.
@@ -46,6 +46,8 @@ _ALWAYS: Final = {
 #: Codes of ours, where an order cannot be asked about.
 _NO_NUMBER: Final = "NO-SUCH-NUMBER"
 _ANOTHER_DAY: Final = "ORDER-OF-ANOTHER-DAY"
+#: What is told of a call for the audit trail is no longer.
+_WIRE_MAX: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,11 @@ class KISOrderAdapter(BaseBrokerAdapter):
         taken = self._sent(call, query.send_before, query.reference)
         # The cancel has a number of its own; what was asked about is the target.
         return OrderResponse(
-            query.broker_order_id or str(number), taken.message, taken.broker_code, query.reference
+            query.broker_order_id or str(number),
+            taken.message,
+            taken.broker_code,
+            query.reference,
+            taken.wire,
         )
 
     def get_order(self, query: OrderQuery) -> OrderRecord | None:
@@ -193,8 +199,21 @@ class KISOrderAdapter(BaseBrokerAdapter):
         self.client.close()
 
     def _sent(self, call: Call, send_before: float | None, reference: str | None) -> OrderResponse:
-        reply = self.client.post(call, send_before)
-        return parse_kis_place_response(reply, at=self._clock.now(), reference=reference)
+        reply: Reply | None = None
+        started = self._clock.boottime()
+        try:
+            reply = self.client.post(call, send_before)
+            taken = parse_kis_place_response(reply, at=self._clock.now(), reference=reference)
+        except BrokerError as error:
+            if reply is not None or not isinstance(error, NotSent):
+                error.wire = self._told(call, reply, started)
+            raise
+        return replace(taken, wire=self._told(call, reply, started))
+
+    def _told(self, call: Call, reply: Reply | None, started: float) -> str:
+        ms = (self._clock.boottime() - started) * 1000
+        answer = reply.told if reply else "no answer that counts"
+        return f"{call.told(self._account)} -> {ms:.0f} ms {answer}"[:_WIRE_MAX]
 
     def _checked(self, request: OrderRequest) -> OrderRequest:
         venue = venue_of(request.symbol, request.venue or self._rules.venue)

@@ -87,6 +87,12 @@ class Call:
         """The JSON of a POST, whole: the gateway cannot read chunks."""
         return json.dumps(self.fields, ensure_ascii=False, separators=(",", ":")).encode()
 
+    def told(self, account: Account) -> str:
+        """For the audit trail: what is sent, but for the account's number."""
+        masked = {**self.fields, "CANO": account.shown}
+        sent = " ".join(f"{name}={value}" for name, value in masked.items() if value)
+        return f"{self.tr_id} {self.path} {sent}"
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:

@@ -89,6 +89,18 @@ class Reply:
         uid = f", gt_uid {self._shown(self.gt_uid, _CODE_MAX)}" if self.gt_uid else ""
         return f"HTTP {self.status} {self.code or 'without a code'}: {self.message or 'no text'}{uid}"
 
+    @property
+    def told(self) -> str:
+        """For the audit trail: how it begins, the order's number and the text."""
+        cells = {
+            "rt_cd": self.text("rt_cd"),
+            "msg_cd": self.code or "",
+            "odno": self.part("output").get("odno", ""),
+            "gt_uid": self.gt_uid,
+        }
+        shown = [f"{name}={self._shown(value, _CODE_MAX)}" for name, value in cells.items() if value]
+        return " ".join([f"HTTP {self.status}", *shown, self.message])
+
     # Hidden before it is cut: half a secret is one too.
     def _shown(self, text: str, length_max: int) -> str:
         return self.redactor.text(text)[:length_max]

@@ -48,6 +48,8 @@ end
 
 local function enter(may_leave, id, token, fingerprint, symbol, entry, created, not_after, target, body)
   local parked, member = false, ''
+  local ms, number = string.match(entry, '^0*(%d+)%-0*(%d+)$')
+  local source = ms and ms .. '-' .. number
   if symbol ~= '' then
     if entry == '' then entry = string.format('k%020d', redis.call('HINCRBY', K.state, 'arrivals', 1)) end
     member = place_of(symbol, entry, id)
@@ -60,10 +62,10 @@ local function enter(may_leave, id, token, fingerprint, symbol, entry, created, 
   end
   redis.call('HSET', entry_key(id), 'state', state, 'fingerprint', fingerprint,
     'token', parked and '' or token, 'member', member, 'times', created .. ':' .. not_after, 'body', body,
-    'worker', worker, 'flight', flight)
+    'worker', worker, 'flight', flight, 'seen', now_ms)
   if target ~= '' then redis.call('HSET', entry_key(id), 'target', target) end
   open_until(parked and not_after or lease_until, id)
-  audit('claimed', id, body, not parked and token or '')
+  audit('claimed', id, body, not parked and token or '', source)
   if parked then return PARKED end
   if flight == '' then return GRANTED end
   audit('launched', id, 1, token)

@@ -58,9 +58,10 @@ end
 -- What a script has to write once for its whole batch. Every script ends with `return done(answer)`.
 local trail, opened, closed = {}, {}, {}
 
--- `token`: of the claim under which it was done. Its end tells claims apart and proves nothing.
-local function audit(event, id, detail, token)
-  trail[#trail + 1] = {event, id, tostring(detail), token and string.sub(token, -8) or ''}
+-- `token`: of the claim under which it was done. Its end tells claims apart and proves nothing. `source`: the queue's
+-- entry, where there is one.
+local function audit(event, id, detail, token, source)
+  trail[#trail + 1] = {event, id, tostring(detail), token and string.sub(token, -8) or '', source}
 end
 
 -- Somebody must look at the entry again at that time, at the latest.
@@ -163,8 +164,11 @@ end
 --   fence, since, looks, late_looks, escalated   of a doubt
 --   cancel   the CANCEL that forbids it; waiting, the one that waits for its end; target, of a CANCEL itself
 --   body     as it came; reference, what a cancel needs besides the broker's number
+--   seen     when it was claimed first
+-- and once settled, to find its story in the trail: steps, when it was claimed first, and how many ms later it was last
+-- launched, was in doubt and was settled; cancels, the CANCELs of its order
 
-local FIELDS = {'state', 'fingerprint', 'token', 'member', 'flight', 'waiting', 'target', 'response', 'fence', 'worker'}
+local FIELDS = {'state', 'fingerprint', 'token', 'member', 'flight', 'waiting', 'target', 'response', 'fence', 'worker', 'seen', 'since'}
 
 local function load(id)
   local values = redis.call('HMGET', entry_key(id), unpack(FIELDS))
@@ -335,6 +339,20 @@ local function new_flight(gates, attempt)
   return string.format('%d:%.0f', attempt, gates.sequence) .. gates.tail
 end
 
+local function steps(e)
+  local from = tonumber(e.seen or now_ms)
+  local function later(ms) return ms and string.format('%.0f', tonumber(ms) - from) or '' end
+  local launched = e.flight and string.match(e.flight, '^%d+:%d+:%d+:(%d+):')
+  return string.format('%.0f:%s:%s:%s', from, later(launched), later(e.since), later(now_ms))
+end
+
+-- A settled order keeps the names of its CANCELs.
+local function note_cancel(e)
+  local key = entry_key(e.target)
+  local v = redis.call('HMGET', key, 'state', 'cancels')
+  if v[1] == 'settled' then redis.call('HSET', key, 'cancels', (v[2] and v[2] .. ' ' or '') .. e.id) end
+end
+
 -- Close an entry and publish its one answer, together.
 local function finish(e, response, reference)
   local key = entry_key(e.id)
@@ -345,12 +363,14 @@ local function finish(e, response, reference)
     redis.call('XADD', K.responses, '*', 'intent_id', e.id, 'body', response)
   end
   redis.call('DEL', key)
-  redis.call('HSET', key, 'state', 'settled', 'fingerprint', e.fingerprint, 'response', response)
+  redis.call('HSET', key, 'state', 'settled', 'fingerprint', e.fingerprint, 'response', response,
+    'steps', steps(e))
   if reference ~= '' then redis.call('HSET', key, 'reference', reference) end
   redis.call('PEXPIRE', key, retention_ms)
   closed[#closed + 1] = e.id
   if e.state == 'in_doubt' then redis.call('ZREM', K.doubts, e.id) end
   leave_lane(e.member)
+  if e.target then note_cancel(e) end
   if e.waiting then redis.call('ZADD', K.open, 'XX', now_ms, e.waiting) end
   if e.target and redis.call('HGET', K.cancelling, 'target:' .. e.target) == e.id then
     local lane = redis.call('HGET', K.cancelling, 'lane:' .. e.id)

@@ -2,10 +2,11 @@
 --
 -- ARGV[ARGS]      want    how many parked lane heads the caller would take
 -- ARGV[ARGS + 1]  token   for those
--- then for each   id  token  attempt  how  payload  reference  key
+-- then for each   id  token  attempt  how  payload  reference  key  wire
 --   how: verdict ('answer' | 'doubt') ':' outcome ':' effect ('success' | 'failure' | 'none' | 'bug')
 --   'answer': outcome of the response, payload its JSON, reference what a cancel will need ('' for none),
 --             key the order's key where the broker's rows carry no ids of ours ('' elsewhere)
+--             wire what the adapter tells of the call for the trail ('' for nothing)
 --   'doubt':  outcome is the safety code, payload the reason; effect 'bug' marks a fault of the adapter itself
 --
 -- Returns {answers, granted}: for each 'settled'   closed, and its response published
@@ -98,10 +99,11 @@ local function way(how)
   return unpack(ways[how])
 end
 
-local function settle(id, token, attempt, how, payload, reference, key)
+local function settle(id, token, attempt, how, payload, reference, key, wire)
   local verdict, outcome, effect = way(how)
   local e = load(id)
   if e.state == 'settled' and e.response == payload then return 'already' end
+  if wire ~= '' and not (verdict == 'doubt' and e.state == 'in_doubt') then audit('wire', id, wire, token) end
   if e.token == token and is_forgotten(e, attempt) then remember(e, attempt) end
   local is_own = e.token == token and (e.attempt == attempt or is_unheard(e, attempt, verdict, outcome))
   if not is_own then return stale(e, outcome, payload) end
@@ -110,8 +112,9 @@ local function settle(id, token, attempt, how, payload, reference, key)
 end
 
 local answers = {}
-for i = ARGS + 2, #ARGV, 7 do
-  answers[#answers + 1] = settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
+for i = ARGS + 2, #ARGV, 8 do
+  answers[#answers + 1] = settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6],
+    ARGV[i + 7])
 end
 if guard.changed then guard_save(K.state, guard) end
 grant_ready()
