@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import redis
 
+from contracts import OrderRecord, load_response
 from worker.connection import connect
 from worker.errors import Refused, Unavailable
 from worker.keys import RouteKeys
@@ -69,6 +72,33 @@ class Operator(_Person):
     def resume(self) -> None:
         """The drill is over: at the next look all goes on."""
         self._drill = False
+
+    def decide(self, book: Sequence[OrderRecord]) -> None:
+        """
+        End the doubts that only a named person may end: there are orders of the same symbol and side that belong to
+        nobody, and not just the one that matches. Whatever evidence can end is left to end by itself.
+        """
+        owned = {
+            load_response(fields[b"body"]).broker_order_id
+            for _, fields in self._client.xrange(KEYS.responses)
+        }
+        nobodys = [row for row in book if row.broker_order_id not in owned and not row.client_order_id]
+        for doubt in self._desk.doubts():
+            strangers = [row for row in nobodys if (row.symbol, row.side) == (doubt.symbol, doubt.side)]
+            wanted = (doubt.quantity, doubt.limit_price and Decimal(doubt.limit_price))
+            matching = [row for row in strangers if (str(row.quantity), row.limit_price) == wanted]
+            if not strangers or len(strangers) == len(matching) == 1:
+                continue
+            number = matching[0].broker_order_id if matching else None
+            with suppress(Refused):
+                self._desk.resolve_by_hand(
+                    doubt.intent_id,
+                    broker_order_id=number,
+                    not_placed=number is None,
+                    actor=_NAME,
+                    reason="seen in the broker's own book",
+                )
+                self.counts["doubts that a person had to end"] += 1
 
     def _look(self) -> None:
         guard, halted, why = self._client.hmget(KEYS.state, "guard_state", "halted", "halt_reason")

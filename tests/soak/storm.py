@@ -178,6 +178,8 @@ class _Storm:
                 self._result.broken.append(f"P3: not at rest after {REST:.0f} s: {left}")
                 break
             self._crew.mend()
+            if now - ended > REST / 2 and left.get("doubts"):
+                self._operator.decide(self._street.book())
             if now - asked > 3.0:
                 # Where rows carry no ids of ours, a later order shows how far the list reaches.
                 asked = now
