@@ -390,7 +390,6 @@ def test_the_open_doubts_are_listed_with_the_order_they_are_about(cli: Cli) -> N
 )
 def test_a_doubt_is_ended_on_a_named_persons_word(cli: Cli, flags: tuple[str, ...], outcome: str) -> None:
     done = cli(
-        "doctor",
         "doubt",
         "resolve",
         "intent-1",
@@ -436,7 +435,7 @@ def bury(client: Any, body: bytes, reason: str = "invalid") -> str:
 def trail(client: Any, intent_id: str) -> list[tuple[str, str, str]]:
     story = Control(client, "default").story(intent_id)
     assert story is not None
-    return [(row["event"], row["worker"], row["detail"]) for row in story["audit"]]
+    return [(one.event, one.worker, one.detail) for one in story.audit]
 
 
 def test_dead_letters_are_listed_and_shown_with_their_raw_bytes(cli: Cli, client: Any) -> None:

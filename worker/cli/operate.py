@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contracts import ExecutionResponse, load_response
+from contracts import ContractError, ExecutionResponse, load_intent, load_response
 from worker.cli.context import (
     FAILED,
     ActorOption,
@@ -30,6 +30,7 @@ from worker.cli.submit import response_line
 from worker.errors import BrokerError, Refused
 
 if TYPE_CHECKING:
+    from worker.audit.story import Step, Story
     from worker.ledger.control import Control, Doubt, RouteStatus
     from worker.stopping import OpenOrder
 
@@ -43,6 +44,7 @@ _Watch = Annotated[bool, typer.Option("--watch", help="Again and again, until in
 _Interval = Annotated[float, typer.Option("--interval", min=0.01, help="Seconds between two looks.")]
 _IntentId = Annotated[str, typer.Argument(metavar="ID")]
 _Approve = Annotated[bool, typer.Option("--approve", help="Needed to leave LOCKDOWN.")]
+_Thorough = Annotated[bool, typer.Option("--thorough", help="Read the whole trail, however long it takes.")]
 _Accepted = Annotated[
     str | None, typer.Option("--accepted", metavar="ORDER_ID", help="The broker holds it, under this number.")
 ]
@@ -129,34 +131,62 @@ def _alarms(one: RouteStatus) -> list[str]:
 
 
 def intent(
-    ctx: typer.Context, intent_id: _IntentId, route: RouteOption = None, as_json: JsonOption = False
+    ctx: typer.Context,
+    intent_id: _IntentId,
+    route: RouteOption = None,
+    thorough: _Thorough = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """The full story of one intent."""
+    """The full story of one intent: each step with its time and its worker, what went over the wire, fills, cancels."""
     desk = surroundings(ctx)
     names = [desk.route(route)] if route else desk.known_routes()
-    stories = [story for name in names if (story := desk.control(name).story(intent_id)) is not None]
+    told = (desk.control(name).story(intent_id, thorough=thorough) for name in names)
+    stories = [story for story in told if story is not None]
     if not stories:
         raise Refused(
             f"no intent {intent_id} on {', '.join(names)}. It was never enqueued, still waits in the queue, or was "
             "settled longer ago than the retention"
         )
     for story in stories:
-        show(story, _story_text(story), as_json)
+        show(dataclasses.asdict(story), _story_text(story), as_json)
+        if not story.complete:
+            note(f"route {story.route}: the trail is long, and not all of it was read; --thorough reads all")
 
 
-def _story_text(story: dict[str, Any]) -> str:
-    ledger, response = story["ledger"], story["response"]
-    lines = [f"intent {story['intent_id']} on route {story['route']}: {ledger.get('state', 'forgotten')}"]
-    if response is not None:
-        lines.append(f"  {response_line(load_response(to_json(response)))}")
-    lines += [f"  {name}: {value}" for name, value in sorted(ledger.items()) if name != "state" and value]
-    trail = [
-        (f"{row['at']:%H:%M:%S.%f}"[:-3], row["event"], row["worker"], row["detail"])
-        for row in story["audit"]
+def _story_text(story: Story) -> str:
+    lines = [f"intent {story.intent_id} on route {story.route}: {story.ledger.get('state', 'forgotten')}"]
+    if story.response is not None:
+        lines.append(f"  {response_line(load_response(to_json(story.response)))}")
+    lines += [
+        f"  {name}: {value}"
+        for name, value in sorted(story.ledger.items())
+        if value and name not in ("state", "body", "seen", "steps", "cancels")
     ]
-    return visible("\n".join(lines)) + (
-        "\n" + table(("AT (UTC)", "EVENT", "BY", "DETAIL"), trail) if trail else ""
-    )
+    rows = [
+        (
+            f"{step.at:%m-%d %H:%M:%S.%f}"[:-3],
+            "" if step.after is None else f"+{step.after:.3f} s",
+            step.event if step.intent_id == story.intent_id else f"{step.intent_id}: {step.event}",
+            step.worker,
+            _step_text(step),
+        )
+        for step in story.audit
+    ]
+    text = visible("\n".join(lines))
+    return text + ("\n" + table(("AT (UTC)", "AFTER", "EVENT", "BY", "DETAIL"), rows) if rows else "")
+
+
+def _step_text(step: Step) -> str:
+    if step.event not in ("claimed", "parked"):
+        return step.detail
+    try:
+        asked = load_intent(step.detail)
+    except ContractError:
+        return step.detail
+    if asked.target_intent_id:
+        return f"{asked.intent_type} {asked.target_intent_id}"
+    price = f" @ {asked.limit_price}" if asked.limit_price else ""
+    return f"{asked.intent_type} {asked.side or ''} {asked.quantity or ''} {asked.symbol}{price}"
 
 
 # --- Halt and resume --------------------------------------------------------------------------------------

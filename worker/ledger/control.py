@@ -12,6 +12,7 @@ from typing import Any
 import redis
 
 from contracts import Code, ExecutionResponse, GuardState, Outcome, dump, load_intent, load_response
+from worker.audit.story import Story, tell
 from worker.clock import SystemClock
 from worker.connection import is_unavailable
 from worker.durability import Confirmation
@@ -235,37 +236,13 @@ class Control:
         ages = [now - int(since) / 1000 for since in pipe.execute() if since]
         return max(ages, default=None)
 
-    def story(self, intent_id: str) -> dict[str, Any] | None:
+    def story(self, intent_id: str, *, thorough: bool = False) -> Story | None:
         """
-        All that is known of one intent: ``ledger`` (its fields), ``response``, ``audit`` (a list of at, event,
-        worker, detail). ``None`` if the route has never seen it, or has forgotten it after the retention.
+        All that is known of one intent; ``None`` if the route has never seen it, or has forgotten it after the
+        retention. ``thorough``: read the whole trail, however long it takes.
         """
         with _unavailable():
-            fields = self._client.hgetall(self._keys.intent(intent_id))
-            trail = list(self._trail(intent_id, fields))
-        if not fields and not trail:
-            return None
-        ledger = {key.decode(): value.decode("utf-8", "backslashreplace") for key, value in fields.items()}
-        ledger.pop("token", None)
-        response = ledger.pop("response", None)
-        return {
-            "intent_id": intent_id,
-            "route": self._keys.route,
-            "ledger": ledger,
-            "response": json.loads(response) if response else None,
-            "audit": trail,
-        }
-
-    def _trail(self, intent_id: str, fields: dict[bytes, bytes]) -> Iterator[dict[str, Any]]:
-        first, last = _trail_window(fields)
-        while True:
-            batch = self._client.xrange(self._keys.audit, min=first, max=last, count=5000)
-            for entry_id, row in batch:
-                if intent_id.encode() in row[b"records"]:
-                    yield from _records(intent_id, entry_id, row)
-            if len(batch) < 5000:
-                return
-            first = f"({batch[-1][0].decode()}"
+            return tell(self._client, self._keys, intent_id, thorough=thorough)
 
     def doubts(self) -> list[Doubt]:
         """Every open doubt of the route, oldest first."""
@@ -446,19 +423,3 @@ def _open_doubt(intent_id: str, row: dict[bytes, bytes]) -> OpenDoubt:
         target_response=b"",
         target_reference="",
     )
-
-
-def _records(intent_id: str, entry_id: bytes, row: dict[bytes, bytes]) -> Iterator[dict[str, Any]]:
-    """The transitions of one intent in one entry of the audit stream, which holds those of a whole batch."""
-    at = datetime.fromtimestamp(int(entry_id.split(b"-")[0]) / 1000, UTC)
-    for event, about, detail, *_ in json.loads(row[b"records"].decode("utf-8", "backslashreplace")):
-        if about == intent_id:
-            yield {"at": at, "event": event, "worker": row[b"worker"].decode(), "detail": detail}
-
-
-def _trail_window(fields: dict[bytes, bytes]) -> tuple[str, str]:
-    """Where in the audit stream the story of an intent lies, as far as its entry tells."""
-    if fields.get(b"state") == b"settled" and b"response" in fields:
-        ended = load_response(fields[b"response"]).timestamp.timestamp()
-        return f"{int((ended - 3600) * 1000)}", f"{int((ended + 3600) * 1000)}"
-    return "-", "+"
