@@ -264,7 +264,13 @@ def _(ward: Ward) -> None:
     file = open_to_all(ward.folder) / "secret"
     file.write_text("secret-of-the-desk")
     file.chmod(0o644)
-    ward.route(OPTIONS__BOOK_FILE=str(file))
+    keeps_its_secret_in(ward, file)
+
+
+def keeps_its_secret_in(ward: Ward, file: Path) -> None:
+    ward.route(**KIS)
+    del ward.env["EXECWORKER_ROUTES__DEFAULT__OPTIONS__APP_SECRET"]
+    ward.route(OPTIONS__APP_SECRET_FILE=str(file))
 
 
 def open_to_all(folder: Path) -> Path:
@@ -275,8 +281,6 @@ def open_to_all(folder: Path) -> Path:
 
 @sick("metrics.port.taken")
 def _(ward: Ward) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.close()
     holder = socket.create_server(("127.0.0.1", 0))
     ward.ends.append(holder.close)
     ward.env["EXECWORKER_METRICS_PORT"] = str(holder.getsockname()[1])
@@ -670,7 +674,7 @@ def test_files_of_others_that_cannot_be_looked_at_are_unknown(
 ) -> None:
     file = ward.folder / "theirs"
     file.write_text("x")
-    ward.route(OPTIONS__BOOK_FILE=str(file))
+    keeps_its_secret_in(ward, file)
     stat = Path.stat
 
     def refused(self: Path, **options: Any) -> os.stat_result:
