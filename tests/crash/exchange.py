@@ -95,8 +95,8 @@ class Exchange:
         return [row for row in self.orders if row.placed_at <= until]
 
     def is_closed(self) -> bool:
-        """The session lasts a minute."""
-        return self._clock.now() > self._opened + timedelta(seconds=60)
+        """The session lasts half a minute."""
+        return self._clock.now() > self._opened + timedelta(seconds=30)
 
     def _next(self, what: str) -> str:
         words = self._replies.get(what, [])

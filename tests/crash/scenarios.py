@@ -191,8 +191,8 @@ SCENARIOS: Final = {
         blind=True,
     ),
     "blind_until_the_close": Scenario(
-        [[order("a"), order("b")], [later("c", 60)]],
-        {"a": NONE, "b": EXPIRED, "c": OK},
+        [[order("a"), order("b")], [later("c", 30)]],
+        {"a": NONE, "b": OK, "c": OK},
         replies={"a": ["vanished"]},
         blind=True,
     ),
@@ -202,7 +202,6 @@ SCENARIOS: Final = {
         replies={"a": ["lost"], "c": ["vanished"]},
         blind=True,
         upkeep=True,
-        workers=2,
     ),
     # What only a person can end, or mend.
     "by_hand": Scenario(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
+from io import StringIO
 from typing import Any
 
 import redis
-from typer.testing import CliRunner
+from typer.main import get_command
 
 from contracts import ExecutionIntent, dump
 from tests.crash.exchange import LAG, BlindLine, Exchange, Line
@@ -19,7 +20,7 @@ from tests.crash.judge import History, Rules, broken, read
 from tests.crash.virtual import VirtualRedis
 from tests.desk import KEYS, ROUTE, Desk, Wire, enqueue, unfinished
 from worker.cli.app import app
-from worker.cli.context import Surroundings
+from worker.cli.context import UNAVAILABLE, Surroundings
 from worker.errors import Unavailable
 from worker.keys import GROUP
 from worker.ledger.control import Control
@@ -176,8 +177,9 @@ class World:
             desk = Surroundings({}, lambda *_, client=client, **__: client, self.clock)
             line = words.format(dead=self._oldest_letter()).split()
             try:
-                if CliRunner().invoke(app, line, obj=desk, catch_exceptions=False).exit_code != 69:
-                    return
+                with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                    if _command_line().main(line, obj=desk, standalone_mode=False) != UNAVAILABLE:
+                        return
             except Killed:
                 wire = self.wires[OPERATOR] = wire.next_process()
         raise AssertionError(f"it never tells: worker {words}")
@@ -195,12 +197,12 @@ class World:
         return letters[0][0].decode() if letters else "0-0"
 
     def _come_to_rest(self) -> None:
-        for _ in range(int(REST / PACE)):
+        for turn in range(int(REST / PACE)):
             self._turn_all()
             if not unfinished(self.client):
                 return
             self.clock.advance(PACE)
-            if not self._scenario.exclusive:
+            if not self._scenario.exclusive and turn % 3 == 2:
                 self._decide()
         raise AssertionError(f"not at rest after {REST:.0f} s: {unfinished(self.client)}")
 
@@ -353,6 +355,11 @@ class _Worker:
     def _scan(self) -> None:
         if self._desk.resolver is not None and self._desk.ledger.may_scan(PACE):
             self._desk.resolver.scan()
+
+
+@cache
+def _command_line() -> Any:
+    return get_command(app)
 
 
 def _in_queue_order(item: tuple[tuple[str, str], bytes]) -> tuple[bool, int, int]:
