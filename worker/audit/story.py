@@ -121,7 +121,7 @@ class _Search:
             complete &= self._read(intent_id, start, end, budget)
         end = windows[-1][1]
         self._read(intent_id, end, _FOR_EVER, budget)
-        self._failsafe(intent_id, max(end, budget.reached))
+        self._failsafe(intent_id, end)
         return complete
 
     def orders(self, intent_id: str, fields: dict[bytes, bytes]) -> bool:
@@ -149,11 +149,11 @@ class _Search:
         return not budget.is_spent
 
     def _failsafe(self, intent_id: str, start: int) -> None:
-        """What was announced of it later than the trail was read."""
+        """What was announced of it later, perhaps where the trail is not read any more: these are few."""
         for entry_id, row in _rows(self.client, self.keys.failsafe, start, _FOR_EVER, self._budget()):
             if intent_id.encode() in row[b"body"]:
                 event, place = load_event(row[b"body"]), Entry(entry_id, row).place
-                known = any(one.event == event.type and one.place[0] == place[0] for one in self.found)
+                known = any(_is_same(one, event.type, place) for one in self.found)
                 if event.intent_id == intent_id and not known:
                     self.found.add(_Found(place, 0, event.type, "", event.message, intent_id))
 
@@ -163,15 +163,12 @@ class _Budget:
     """How many entries may still be read; without a limit, all."""
 
     left: int | None
-    #: The time of the last one.
-    reached: int = 0
 
     @property
     def is_spent(self) -> bool:
         return self.left is not None and self.left <= 0
 
-    def spend(self, entry_id: bytes, count: int) -> None:
-        self.reached = int(entry_id.partition(b"-")[0])
+    def spend(self, count: int) -> None:
         if self.left is not None:
             self.left -= count
 
@@ -183,7 +180,7 @@ def _rows(
     while not budget.is_spent:
         rows = client.xrange(stream, first, str(end), count=_PAGE)
         if rows:
-            budget.spend(rows[-1][0], len(rows))
+            budget.spend(len(rows))
             yield from rows
         if len(rows) < _PAGE:
             return
@@ -201,6 +198,11 @@ def _of_trail(intent_id: str, entry: Entry) -> Iterator[_Found]:
             # What was claimed without a token waits for its lane.
             event = event if one.claim else "parked"
         yield _Found(entry.place, number, event, one.worker, one.detail, intent_id)
+
+
+def _is_same(one: _Found, event: str, place: tuple[int, int]) -> bool:
+    """Both streams tell of it, within one step."""
+    return one.event == event and abs(one.place[0] - place[0]) <= _AROUND
 
 
 def _windows(fields: dict[bytes, bytes]) -> list[tuple[int, int]]:
