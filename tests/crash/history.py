@@ -118,6 +118,11 @@ class History:
         return found
 
     @cached_property
+    def may_have_forgotten(self) -> bool:
+        """Its server changed: launches and answers of before may be missing from everything but the broker's book."""
+        return any(fact.event == "unsure" for fact in self.audit)
+
+    @cached_property
     def owners(self) -> dict[str, str]:
         """
         Whose each order of the book is, by its number; '' for nobody's. Where rows carry no ids of ours: whose answer

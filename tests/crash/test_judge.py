@@ -422,3 +422,16 @@ def test_a_doubt_frees_its_lane_only_where_the_route_says_so() -> None:
 
     assert waiting == ["P6: y was launched while x of its lane was out"]
     assert broken(history) == []
+
+
+def test_after_a_change_of_servers_an_intent_may_fall_in_doubt_before_its_launch() -> None:
+    history = good()
+    history.audit = [one for one in history.audit if (one.event, one.intent_id) != ("launched", "x")]
+    history.book.append(row(3, "x", "000660"))
+    _answer(history, accepted("x", 3))
+
+    before = broken(history)
+    history = replace(history, audit=[fact("unsure"), *history.audit])
+
+    assert "P1: the broker holds an order of x, which was never launched" in before
+    assert broken(history) == []

@@ -44,7 +44,12 @@ class _Life:
 def _each_claim(history: History) -> Iterator[str]:
     lives: dict[str, _Life] = defaultdict(_Life)
     for fact in history.audit:
-        yield from _step(lives[fact.intent_id], fact, fact.intent_id)
+        life = lives[fact.intent_id]
+        if history.may_have_forgotten and life.state == "open" and fact.event == "INTENT_IN_DOUBT":
+            # It may be one of the launches that the server has forgotten.
+            life.state, life.attempt = "in doubt", 1
+            continue
+        yield from _step(life, fact, fact.intent_id)
 
 
 def _step(life: _Life, fact: Fact, name: str) -> Iterator[str]:
