@@ -31,7 +31,9 @@ def unfinished(client: Any) -> dict[str, int]:
         stream = getattr(_KEYS, name)
         for group in client.xinfo_groups(stream):
             if group["name"] == GROUP.encode():
-                left[name] = group["pending"] + (group.get("lag") or 0)
+                # After a trim the server does not always know the lag.
+                unread = client.xrange(stream, min=f"({group['last-delivered-id'].decode()}", count=1000)
+                left[name] = group["pending"] + len(unread)
     return {name: count for name, count in left.items() if count}
 
 
