@@ -22,9 +22,10 @@ from worker.brokers.kis.options import KISOptions, credentials_of
 from worker.brokers.kis.shared import RedisTokenStore
 from worker.clock import ManualClock, SystemClock
 from worker.connection import connect
-from worker.doctor import CHECKS, Severity
+from worker.doctor import CHECKS, Patient, Severity
 from worker.keys import GROUP, SHARED
 from worker.ledger.registry import enlist
+from worker.settings import load_settings
 
 pytestmark = pytest.mark.real_redis
 
@@ -624,6 +625,25 @@ def test_a_queue_elsewhere_is_unknown(ward: Ward) -> None:
     found = ward.findings()
 
     assert {"queue.group.unknown", "queue.consumers.unknown", "queue.pending.unknown"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("ours", "queue", "here"),
+    [
+        ("redis://h:6379/0", "", True),
+        ("redis://w:pw@h:6379/0", "redis-streams://q:pw@h:6379/0", True),
+        ("redis://h:6379/0", "redis-streams://h:6379/1", False),
+        ("redis://h:6379/0", "redis://h:6379/0", False),
+        ("redis+sentinel://w:pw@a:26379,b:26379/desk/0", "", True),
+        ("unix:///run/redis.sock", "", True),
+    ],
+)
+def test_a_queue_on_the_same_redis_is_known_by_its_address(ours: str, queue: str, here: bool) -> None:
+    environ = {"EXECWORKER_REDIS_URL": ours, "EXECWORKER_QUEUE_URL": queue}
+
+    patient = Patient(load_settings(environ), environ, None, connect, SystemClock())
+
+    assert patient.queue_is_here is here
 
 
 def test_a_check_that_meets_something_odd_is_unknown_and_the_others_are_done(ward: Ward) -> None:
