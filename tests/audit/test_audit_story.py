@@ -170,10 +170,12 @@ def test_what_was_announced_long_after_the_answer_is_told_too(
     at_work = desk(any_redis, MockBroker())
     at_work.work()
     bury_in_noise(client)
-    late = at_work.ledger.bury(
+    at_work.ledger.bury(
         b"{}", reason="conflict", error="other", entry_id="1-1", entry="", intent_id="intent-1"
     )
-    assert late
+    [(_, event)] = client.xrange(KEYS.failsafe)
+    client.delete(KEYS.failsafe)
+    client.xadd(KEYS.failsafe, event, id=f"{(client.time()[0] + 7200) * 1000}-0")
 
     assert events(told(client, "intent-1"))[-1] == "INTENT_CONFLICT"
 
