@@ -24,8 +24,8 @@ from worker.keys import RouteKeys
 from worker.producer import IntentProducer, read_after
 
 KRX200 = Path(__file__).parents[1] / "data/krx200.csv"
-#: Seconds without an answer after which an intent is enqueued again, under the same id.
-PATIENCE = 2.0
+#: Seconds without an answer after which an intent is enqueued again, under the same id; the pause doubles up to the other.
+PATIENCE, PATIENCE_MAX = 2.0, 16.0
 #: Intents enqueued again in one go.
 _AGAIN = 50
 _TURN = 0.05
@@ -36,6 +36,11 @@ class _Wish:
     intent: ExecutionIntent
     #: When it was enqueued last, on the monotonic clock.
     at: float = 0.0
+    times: int = 0
+
+    @property
+    def due(self) -> float:
+        return self.at + min(PATIENCE * 2.0 ** (self.times - 1), PATIENCE_MAX)
 
 
 class Strategy:
@@ -115,7 +120,7 @@ class Strategy:
 
     def _forgotten(self, now: float) -> list[ExecutionIntent]:
         with self._lock:
-            found = [wish.intent for wish in self._open.values() if now - wish.at > PATIENCE][:_AGAIN]
+            found = [wish.intent for wish in self._open.values() if now > wish.due][:_AGAIN]
         self.counts["again"] += len(found)
         return found
 
@@ -126,7 +131,8 @@ class Strategy:
         with self._lock:
             for intent in intents:
                 # Another content under a known id is nothing to wait for.
-                self._open.setdefault(intent.intent_id, _Wish(intent)).at = now
+                wish = self._open.setdefault(intent.intent_id, _Wish(intent))
+                wish.at, wish.times = now, wish.times + 1
         with suppress(Unavailable):
             self._producer.enqueue_many(intents)
 
