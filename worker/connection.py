@@ -88,8 +88,8 @@ def connect(url: str, *, client_name: str, socket_timeout: float = 5.0) -> redis
         ConfigError: the URL's query asks for what there is not. Start nothing.
     """
     scheme = url.partition("://")[0]
-    is_cluster = scheme in CLUSTER_SCHEMES
-    addresses, service, plain = _read_list(url) if is_cluster or scheme in SENTINEL_SCHEMES else ((), "", url)
+    of_a_cluster = is_cluster(url)
+    addresses, service, plain = _read_list(url) if of_a_cluster or scheme in SENTINEL_SCHEMES else ((), "", url)
     options: dict[str, Any] = read_url(plain) | {
         "retry": Retry(NoBackoff(), 0),
         # RESP2: one shape of reply on every server, no HELLO, no push messages in between.
@@ -104,16 +104,20 @@ def connect(url: str, *, client_name: str, socket_timeout: float = 5.0) -> redis
         options["socket_keepalive"] = True
     options.setdefault("max_connections", 64)
     check_url(options)
-    if is_cluster:
+    if of_a_cluster:
         return _cluster_client(addresses, unquote(urlsplit(url).fragment), options)
     if addresses:
         return redis.Redis.from_pool(_sentinel_pool(addresses, service or "mymaster", options))
     return redis.Redis.from_pool(ConnectionPool(**options))
 
 
+def is_cluster(url: str) -> bool:
+    return url.partition("://")[0] in CLUSTER_SCHEMES
+
+
 def at_home(url: str, keys: str) -> str:
     """The URL of the server that holds the keys which begin so: of a cluster one node, else the URL as it is."""
-    return f"{url}#{quote(keys)}" if url.partition("://")[0] in CLUSTER_SCHEMES else url
+    return f"{url}#{quote(keys)}" if is_cluster(url) else url
 
 
 def can_fail_over(client: redis.Redis) -> bool:

@@ -83,8 +83,7 @@ class Desk:
         settings = read(**environ)
         return Teller(
             channel,
-            ["default"],
-            self.connect(),
+            {"default": self.connect()},
             worker=worker,
             kinds=frozenset(settings.told_types),
             tries=settings.told_tries,

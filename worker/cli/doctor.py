@@ -10,6 +10,8 @@ import typer
 
 from worker.cli.context import FAILED, UNAVAILABLE, JsonOption, RouteOption, show, surroundings, visible
 from worker.cli.tools import refuse_unknown
+from worker.connection import at_home
+from worker.keys import RouteKeys
 
 if TYPE_CHECKING:
     from worker.doctor import Finding
@@ -25,8 +27,11 @@ def doctor(ctx: typer.Context, route: RouteOption = None, as_json: JsonOption = 
     refuse_unknown(desk, [route] if route else [])
     from worker.doctor import Patient, Severity, examine
 
-    patient = Patient(settings, desk.environ, desk.client, desk.connect, desk.clock)
-    findings = examine(patient, [route] if route else list(settings.routes))
+    routes = [route] if route else list(settings.routes)
+    # Of a cluster, the node of the first route stands for the server; each route is looked at on its own.
+    home = at_home(settings.redis_url, RouteKeys(routes[0]).prefix)
+    client = desk.connect(home, client_name="execworker:doctor")
+    findings = examine(Patient(settings, desk.environ, client, desk.connect, desk.clock), routes)
     if as_json:
         for one in findings:
             show(dataclasses.asdict(one), "", as_json)

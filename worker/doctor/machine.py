@@ -82,7 +82,7 @@ def _token(patient: Patient) -> Iterable[Found]:
             if patient.route.mode is Mode.OFF
             else [unknown("see route.credentials")]
         )
-    state = patient.adapter.token_state(patient.client, SHARED)
+    state = patient.adapter.token_state(patient.everywhere, SHARED)
     if state is None:
         return [well(f"{patient.route.broker} needs none")]
     if not state.valid_for:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from contracts.wire import explain
 from worker.brokers import BaseBrokerAdapter
 from worker.clock import Clock
-from worker.connection import Connect
+from worker.connection import Connect, at_home, is_cluster
 from worker.durability import Confirmation
 from worker.errors import ConfigError
 from worker.keys import RouteKeys
@@ -46,7 +46,16 @@ class Patient:
         other.name = route
         for asked in ("status", "control", "keys", "_built"):
             other.__dict__.pop(asked, None)
+        home = at_home(self.settings.redis_url, other.keys.prefix)
+        if home != self.settings.redis_url:
+            other.client = self.connect(home, client_name="execworker:doctor")
         return other
+
+    @cached_property
+    def everywhere(self) -> Any:
+        """What reaches keys outside of a route: of a cluster all nodes."""
+        url = self.settings.redis_url
+        return self.connect(url, client_name="execworker:doctor") if is_cluster(url) else self.client
 
     # The settings.
 
@@ -119,7 +128,7 @@ class Patient:
 
     @cached_property
     def registry(self) -> Mapping[str, Enlisted]:
-        return enlisted(self.client)
+        return enlisted(self.everywhere)
 
     # The route on it.
 

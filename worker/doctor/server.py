@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import redis
 
+from worker.connection import is_cluster
 from worker.doctor.findings import Ailment, Check, Found, Severity, unknown, well
 from worker.doctor.patient import Patient, text
 from worker.durability import NEEDED, weaknesses
@@ -192,8 +193,8 @@ _REPLICA = Ailment(
 _CLUSTER = Ailment(
     "is_cluster",
     Severity.ERROR,
-    "It is part of a cluster, of which we talk to one server.",
-    "Use one server for each EXECWORKER_REDIS_URL.",
+    "It is one node of a cluster, named as a single server: routes on other nodes are out of reach.",
+    "Name it as a cluster: EXECWORKER_REDIS_URL=redis+cluster://HOST:PORT,HOST:PORT.",
 )
 _FEW = Ailment(
     "few",
@@ -216,7 +217,7 @@ def _replicas(patient: Patient) -> Iterator[Found]:
     role, count = text(about.get("role", "unknown")), int(about.get("connected_slaves", 0))
     if role not in ("master", "primary"):
         yield _REPLICA.found(f"its role is {role}")
-    if int(patient.info("cluster").get("cluster_enabled", 0)):
+    if int(patient.info("cluster").get("cluster_enabled", 0)) and not is_cluster(patient.settings.redis_url):
         yield _CLUSTER.found("cluster_enabled is 1")
     wanted = patient.confirmation.replicas
     if count < wanted:

@@ -8,7 +8,7 @@ all workers one tells, by a lease in Redis; how far it came is kept there too, s
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -23,8 +23,9 @@ from tenacity import (
 )
 
 from worker.clock import Clock
-from worker.connection import Connect
+from worker.connection import Connect, at_home
 from worker.errors import Unavailable
+from worker.keys import RouteKeys
 from worker.logs import Event, Logger
 from worker.metrics import TellResult
 from worker.settings import Settings
@@ -55,8 +56,7 @@ class Teller:
     def __init__(
         self,
         channel: Channel,
-        routes: Sequence[str],
-        client: redis.Redis,
+        clients: Mapping[str, redis.Redis],
         *,
         worker: str,
         kinds: frozenset[str],
@@ -65,9 +65,12 @@ class Teller:
         log: Logger,
         clock: Clock,
     ) -> None:
-        """``kinds``: the types of event to tell; all when empty. After ``tries`` an event is given up."""
+        """
+        ``clients``: to each route's Redis. ``kinds``: the types of event to tell; all when empty. After ``tries`` an
+        event is given up.
+        """
         self._channel = channel
-        self._places = {route: Place(client, route, channel.name) for route in routes}
+        self._places = {route: Place(client, route, channel.name) for route, client in clients.items()}
         self._worker = worker
         self._kinds = kinds
         self._tries = tries
@@ -179,12 +182,12 @@ def telling(
     if not channels:
         yield
         return
-    client = connect(settings.redis_url, client_name=f"execworker-told:{worker}")
+    homes = {route: at_home(settings.redis_url, RouteKeys(route).prefix) for route in settings.routes}
+    clients = {route: connect(home, client_name=f"execworker-told:{worker}") for route, home in homes.items()}
     tellers = [
         Teller(
             channel,
-            list(settings.routes),
-            client,
+            clients,
             worker=worker,
             kinds=frozenset(settings.told_types),
             tries=settings.told_tries,
@@ -206,4 +209,5 @@ def telling(
             thread.join(_LEAVE_WITHIN)
         for channel in channels:
             channel.close()
-        client.close()
+        for client in clients.values():
+            client.close()
