@@ -61,17 +61,25 @@ def feed(client: Any, entries: Iterable[tuple[int, Entry]]) -> list[Fed]:
 
 
 def gather(client: Any, book: Iterable[str]) -> Evidence:
-    """Read what is in the streams, and empty them."""
+    """Read what is in the streams, and drop what was read."""
     found = Evidence(book=list(book))
-    for _, fields in client.xrange(KEYS.dead):
+    for _, fields in _emptied(client, KEYS.dead):
         letter = (fields[b"reason"].decode(), fields[b"body"])
         found.dead.setdefault(fields[b"entry_id"].decode(), []).append(letter)
-    for _, fields in client.xrange(KEYS.responses):
+    for _, fields in _emptied(client, KEYS.responses):
         response = load_response(fields[b"body"])
         found.responses.setdefault(response.intent_id, []).append(str(response.outcome))
-    for stream in (KEYS.dead, KEYS.responses, KEYS.audit, KEYS.failsafe):
+    for stream in (KEYS.audit, KEYS.failsafe):
         client.xtrim(stream, maxlen=0, approximate=False)
     return found
+
+
+def _emptied(client: Any, stream: str) -> Any:
+    rows = client.xrange(stream)
+    if rows:
+        ms, _, seq = rows[-1][0].decode().partition("-")
+        client.xtrim(stream, minid=f"{ms}-{int(seq) + 1}", approximate=False)
+    return rows
 
 
 class Judge:

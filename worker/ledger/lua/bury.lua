@@ -30,7 +30,8 @@ end
 local e = id ~= '' and load(id) or {}
 local is_open = e.state and e.state ~= 'settled' and e.state ~= 'tombstone'
 local is_same = entry ~= '' and e.member and string.find(e.member, '\0' .. entry .. '\0', 1, true)
-if is_open and is_same and reason ~= 'conflict' then return 'open' end
+-- Its place alone proves nothing: that may have become the place of another entry with the same id.
+if is_open and is_same and reason ~= 'conflict' and body_of(id) == body then return 'open' end
 
 -- The take registered what it could read of it in a lane, each time that it was taken.
 local ok, order = pcall(cjson.decode, body)

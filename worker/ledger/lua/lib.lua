@@ -147,7 +147,8 @@ local function advance(symbol)
   if not head then return end
   local id = member_id(head)
   local v = redis.call('HMGET', entry_key(id), 'state', 'body', 'member')
-  if v[1] ~= 'parked' then return end
+  -- Bytes of another lane may name its id without being it; they are on their way to the dead letters.
+  if v[1] ~= 'parked' or member_symbol(v[3]) ~= symbol then return end
   if v[3] ~= head then move_up(id, v[3], head) end
   if #granted < want then grant(id, v[2]) else redis.call('SADD', K.ready, symbol) end
 end
