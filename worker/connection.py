@@ -89,7 +89,9 @@ def connect(url: str, *, client_name: str, socket_timeout: float = 5.0) -> redis
     """
     scheme = url.partition("://")[0]
     of_a_cluster = is_cluster(url)
-    addresses, service, plain = _read_list(url) if of_a_cluster or scheme in SENTINEL_SCHEMES else ((), "", url)
+    addresses, service, plain = (
+        _read_list(url) if of_a_cluster or scheme in SENTINEL_SCHEMES else ((), "", url)
+    )
     options: dict[str, Any] = read_url(plain) | {
         "retry": Retry(NoBackoff(), 0),
         # RESP2: one shape of reply on every server, no HELLO, no push messages in between.
