@@ -169,6 +169,7 @@ def test_help_names_every_verb_that_works_and_none_that_does_not(cli: Cli) -> No
         "guard",
         "halt",
         "intent",
+        "report",
         "resume",
         "rollout",
         "run",

@@ -13,6 +13,7 @@ from worker.cli.context import Verbs
 from worker.cli.dead import dead
 from worker.cli.deadman import deadman
 from worker.cli.doctor import doctor
+from worker.cli.report import report
 from worker.cli.simulate import simulate
 from worker.cli.submit import submit
 from worker.cli.watch import watch
@@ -48,6 +49,7 @@ app.command()(submit)
 app.command()(watch)
 app.command()(operate.status)
 app.command()(operate.intent)
+app.command()(report)
 app.command()(operate.halt)
 app.command()(operate.resume)
 app.command()(deadman)
