@@ -215,7 +215,7 @@ class Upkeep:
 
     def _trim_queues(self) -> None:
         for stream in (self._keys.intents, self._keys.cancels):
-            trim(self._client, stream)
+            trim(self._client, stream, group=GROUP)
 
     def _trim_ours(self) -> None:
         oldest = self._ledger.now_ms() - round(self._ledger.rules.retention * 1000)

@@ -771,7 +771,7 @@ def test_nothing_pending_is_ever_trimmed(client: redis.Redis, reader: Any) -> No
     messages = one.drain(1)
     one.channel.ack_many([messages[number].delivery_tag for number in (0, 1, 3)])
 
-    assert trim(client, "q") == 2
+    assert trim(client, "q", group="workers") == 2
     assert [fields[b"body"] for _, fields in client.xrange("q")] == [b"2", b"3", b"4", b"5"]
 
 
@@ -781,7 +781,7 @@ def test_nothing_unread_is_ever_trimmed(client: redis.Redis, reader: Any) -> Non
         client.xadd("q", {"body": str(number)})
     one.channel.ack_many([message.delivery_tag for message in one.drain(1)])
 
-    assert trim(client, "q") == 1  # The one read last stays: it marks where the group is.
+    assert trim(client, "q", group="workers") == 1  # The one read last stays: it marks where the group is.
     assert [fields[b"body"] for _, fields in client.xrange("q")] == [b"1", b"2", b"3"]
 
 
@@ -791,14 +791,26 @@ def test_a_group_that_never_read_holds_everything(client: redis.Redis, reader: A
     client.xgroup_create("q", "auditors", "0")
     one.channel.ack_many([message.delivery_tag for message in one.drain(1)])
 
-    assert trim(client, "q") == 0
+    assert trim(client, "q", group="workers") == 0
+
+
+def test_what_an_auditor_has_read_before_any_worker_came_is_kept_for_the_workers(
+    client: redis.Redis, reader: Any
+) -> None:
+    client.xadd("q", {"body": "0"})
+    client.xadd("q", {"body": "1"})
+    client.xgroup_create("q", "auditors", "0")
+    client.xreadgroup("auditors", "one", {"q": ">"}, noack=True)
+
+    assert trim(client, "q", group="workers") == 0
+    assert [message.body for message in reader().drain(1)] == [b"0", b"1"]
 
 
 def test_a_stream_that_nobody_reads_is_not_trimmed(client: redis.Redis) -> None:
     client.xadd("q", {"body": "0"})
 
-    assert trim(client, "q") == 0
-    assert trim(client, "nothing") == 0
+    assert trim(client, "q", group="workers") == 0
+    assert trim(client, "nothing", group="workers") == 0
 
 
 def test_consumers_that_hold_entries_are_never_forgotten(client: redis.Redis, reader: Any) -> None:

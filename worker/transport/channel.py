@@ -333,7 +333,7 @@ class Channel(untyped.Channel):  # type: ignore[misc]
 
     def trim(self, queue: str) -> int:
         """Drop what every group has acknowledged, and say how many entries that were."""
-        return trim(self.client, queue)
+        return trim(self.client, queue, group=self.options.group)
 
     def _new_queue(self, queue: str, **kwargs: Any) -> None:
         try:

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 _TRIM, _TIDY, _READY = Script("trim"), Script("tidy"), Script("ready")
 
 
-def trim(client: redis.Redis, stream: str) -> int:
-    """Drop what every group has acknowledged, and say how many entries that were. Nothing pending or unread goes."""
-    match _TRIM(client, [stream]):
+def trim(client: redis.Redis, stream: str, *, group: str) -> int:
+    """
+    Drop what every group has acknowledged, and say how many entries that were. Nothing pending or unread goes, and
+    nothing at all before ``group``, the workers' own, is there.
+    """
+    match _TRIM(client, [stream], group):
         case [b"trimmed", int(count)]:
             return count
         case [b"held"]:
