@@ -16,8 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.soak.plan import Plan, Result
 from tests.soak.script import faults_of
-from tests.soak.storm import Plan, Result, run
+from tests.soak.storm import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ PACE = {
     "flush": 0.8,
     "memory": 0.6,
     "redis_line": 2.5,
-    "broker": 2.0,
+    "broker": 3.5,
     "broker_line": 1.5,
     "broker_kill": 0.3,
     "tokens": 0.3,
@@ -75,11 +75,10 @@ def _kills(dice: random.Random, seconds: float, workers: int, kills: int) -> Ite
 
 def _strikes(dice: random.Random, kind: str, seconds: float, workers: int, lease: float) -> Iterator[Strike]:
     shortest, longest = (1.5 * lease, 3.0 * lease) if kind == "freeze" else _LASTS.get(kind, (0.0, 0.0))
-    for number in range(max(1, round(PACE[kind] * seconds / 10))):
+    for _ in range(max(1, round(PACE[kind] * seconds / 10))):
         at = dice.uniform(0.05, 0.95) * seconds
         lasts = dice.uniform(shortest, longest)
         # Rolling: one after the other, all of them.
         for turn in range(workers if kind == "roll" else 1):
             worker = turn if kind == "roll" else dice.randrange(workers)
             yield Strike(at + turn * lease / 2, kind, worker, lasts, dice.random())
-        del number

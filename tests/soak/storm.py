@@ -7,12 +7,10 @@ import json
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import redis
 
@@ -21,11 +19,13 @@ from tests.crash.judge import Rules, broken, read
 from tests.soak import verdict
 from tests.soak.child import SHIFT
 from tests.soak.crew import Crew, Executor, Forker
+from tests.soak.kis_street import KISStreet
 from tests.soak.people import KEYS, Clerk, Operator
+from tests.soak.plan import LEASE, MAX_AGE, ORDER_TIMEOUT, Plan, Result
 from tests.soak.proxy import FAULTS, Lines
-from tests.soak.script import Strike, script
+from tests.soak.script import Strike
 from tests.soak.strategy import Strategy
-from tests.soak.street import KISStreet, SimulatedStreet, Street, environ_of
+from tests.soak.street import SimulatedStreet, Street, environ_of
 from worker.connection import connect
 
 #: What a live route needs: a launch is on the disk before the order leaves.
@@ -33,64 +33,12 @@ _DURABLE = (
     *("--appendonly", "yes", "--appendfsync", "always", "--no-appendfsync-on-rewrite", "no"),
     *("--maxmemory-policy", "noeviction"),
 )
-#: Seconds, of the route.
-LEASE, ORDER_TIMEOUT, MAX_AGE = 2.0, 1.0, 20.0
 #: Until everything has come to rest by itself after the storm: what still waits in its lane grows too old, the doubts in
 #: front of it end one after the other, and a resolver's pause between two looks is up to 30 seconds.
 REST = 120.0
 #: What clocks on one machine, and a broker told to be slow, may differ by.
 _SLACK = 3.0
 _TURN = 0.005
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was asked for. The same plan gives the same adversary."""
-
-    seed: int
-    seconds: float
-    broker: Literal["simulated", "kis"] = "simulated"
-    workers: int = 3
-    kills: int = 20
-    faults: tuple[str, ...] = ("kill",)
-    #: Intents a second.
-    rate: float = 20.0
-    #: Start each process afresh, instead of forking it.
-    exec: bool = False
-
-    @property
-    def script(self) -> list[Strike]:
-        return script(
-            self.seed,
-            self.seconds,
-            workers=self.workers,
-            kills=self.kills,
-            faults=self.faults,
-            lease=LEASE,
-        )
-
-
-@dataclass
-class Result:
-    """How it went."""
-
-    plan: Plan
-    #: What was done, by kind.
-    faults: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
-    #: How many answers of each outcome there were.
-    outcomes: Counter[str] = field(default_factory=Counter)
-    #: Seconds from the end of the storm until everything was at rest.
-    rest: float = 0.0
-    #: What was broken, in words.
-    broken: list[str] = field(default_factory=list)
-    #: Where everything lies, if anything was broken.
-    evidence: str = ""
-
-    def document(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
-        return found | {"plan": asdict(self.plan)}
 
 
 Say = Callable[[str], None]

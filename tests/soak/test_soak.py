@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import RedisServer
+from tests.soak.plan import Plan
 from tests.soak.script import PACE, faults_of, script
-from tests.soak.storm import Plan, run
+from tests.soak.storm import run
 
 pytestmark = [pytest.mark.process, pytest.mark.real_redis, pytest.mark.timeout(300)]
 
