@@ -89,9 +89,10 @@ class Call:
 
     def told(self, account: Account) -> str:
         """For the audit trail: what is sent, but for the account's number."""
-        masked = {**self.fields, "CANO": account.shown}
-        sent = " ".join(f"{name}={value}" for name, value in masked.items() if value)
-        return f"{self.tr_id} {self.path} {sent}"
+        sent = (
+            f"{name}={value}" for name, value in self.fields.items() if value and name not in account.fields
+        )
+        return " ".join([self.tr_id, self.path, f"CANO={account.shown}", *sent])
 
 
 @dataclass(frozen=True, slots=True)
