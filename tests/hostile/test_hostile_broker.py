@@ -312,6 +312,15 @@ def test_without_a_token_that_can_be_sent_no_order_leaves(token: Any) -> None:
             adapter.place_order(request(send_before=QuickClock().boottime() + 5))
 
 
+def test_half_a_character_in_an_answer_does_not_keep_an_accepted_order_from_its_answer() -> None:
+    answer = TAKEN | {"msg1": "\ud800", "msg_cd": "APBK\udfff"}
+
+    with adapter_before(lambda *_: http(answer)) as adapter:
+        found = LiveBroker(adapter, clock=QuickClock()).submit_intent(make_intent(limit_price=60_000))
+
+    assert found.accepted and b"\\u" not in dump(found)
+
+
 def test_a_hostile_answer_is_never_an_error_of_ours() -> None:
     mill = AnswerMill(SEED + 2)
 

@@ -16,6 +16,7 @@ from tests.conftest import AnyRedis
 from tests.desk import KEYS, Desk, answers, dead, enqueue, state, unfinished
 from tests.mock_broker import MockBroker
 from worker.clock import ManualClock
+from worker.ledger.records import Buried
 
 
 @pytest.fixture
@@ -127,6 +128,29 @@ def test_bytes_with_the_id_of_an_order_that_waits_do_not_let_it_pass_and_are_bur
     assert ("invalid", bad) in dead(client)
     assert {name: one.accepted for name, one in answers(client).items()} == {"a": True, "b": True, "x": True}
     assert unfinished(client) == {}
+
+
+def test_an_entry_whose_place_another_one_has_taken_is_buried_all_the_same(desk: Desk, client: Any) -> None:
+    enqueue(client, order("a"), order("x"))
+    while state(client, "x") != "parked":
+        desk.step()
+    place = client.hget(KEYS.intent("x"), "member")
+    other = order("x", quantity="none")
+
+    found = desk.ledger.bury(
+        other,
+        reason="invalid",
+        error="quantity: must be plain digits",
+        entry_id="1-1",
+        entry=place.split(b"\0")[1].decode(),
+        intent_id="x",
+        fingerprint="invalid:1",
+        payload=b"",
+        stream="",
+    )
+
+    assert found is Buried.BURIED and dead(client) == [("invalid", other)]
+    assert client.zscore(KEYS.lanes, place) is not None
 
 
 def test_a_schema_version_of_true_is_refused(desk: Desk, client: Any) -> None:

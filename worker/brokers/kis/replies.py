@@ -210,4 +210,7 @@ def _cell(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else str(value) if isinstance(value, int) else ""
+    if isinstance(value, str):
+        # JSON can spell half a character, which nothing that we write can hold.
+        return value.strip().encode("utf-8", "replace").decode()
+    return str(value) if isinstance(value, int) else ""
