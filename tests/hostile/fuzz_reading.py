@@ -3,16 +3,18 @@ Coverage-guided: bytes into `contracts.load_intent` and `worker.reading`, steere
 
 Not collected by pytest. ``pip install atheris`` into an environment of its own beside this package, then::
 
-    python -m tests.hostile.fuzz_reading -max_total_time=600
+    python -m tests.hostile.fuzz_reading -max_total_time=600 FOLDER
+
+What leads further is kept in the folder. Give it a new, empty one: it is filled with entries of the mill at first.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from contracts import ContractError
 from tests.hostile.mill import Mill
 from tests.hostile.truth import truth
 from worker.clock import SystemClock
@@ -51,20 +53,20 @@ def main() -> None:
     """Fuzz, with libFuzzer's own arguments."""
     if find_spec("atheris") is None:
         sys.exit("atheris is not installed: pip install atheris (Linux, CPython 3.11 to 3.13)")
+    for folder in (Path(one) for one in sys.argv[1:] if not one.startswith("-")):
+        if folder.is_dir() and not any(folder.iterdir()):
+            _fill(folder)
     atheris: Any = __import__("atheris")
     atheris.instrument_all()
     atheris.Setup(sys.argv, one_entry)
     atheris.Fuzz()
 
 
-def seeds(count: int = 400) -> list[bytes]:
-    """Bodies to begin with."""
-    entries = map(Mill(1).entry, range(count))
-    return [b"." + entry.plain for entry in entries if entry.plain is not None]
+def _fill(folder: Path) -> None:
+    for number, entry in enumerate(map(Mill(1).entry, range(400))):
+        if entry.plain is not None:
+            (folder / str(number)).write_bytes(b"." + entry.plain)
 
 
 if __name__ == "__main__":
     main()
-
-
-__all__ = ["ContractError", "main", "one_entry", "seeds"]
