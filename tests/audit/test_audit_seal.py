@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -426,10 +428,20 @@ def test_a_copy_of_a_seal_that_the_chain_does_not_reach_is_a_fault(client: Any, 
     assert fault is not None and "does not reach" in fault.text
 
 
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """Where the log goes; for others it goes where it went, afterwards."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield io.StringIO()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 def test_each_seal_is_logged_and_one_that_has_vanished_under_the_sealer_too(
-    client: Any, capsys: pytest.CaptureFixture[str]
+    client: Any, logged: io.StringIO
 ) -> None:
-    one = sealer(client, log=configure("info", "json"))
+    one = sealer(client, log=configure("info", "json", stream=logged))
     happen(client, 3)
     one.turn()
     name = seals(client)[0].name
@@ -438,7 +450,7 @@ def test_each_seal_is_logged_and_one_that_has_vanished_under_the_sealer_too(
     one.turn()
     one.turn()
 
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    lines = [json.loads(line) for line in logged.getvalue().splitlines()]
 
     assert [line["event"] for line in lines[:3]] == ["audit_sealed", "audit_cut_off", "audit_sealed"]
     assert (lines[0]["seal"], lines[1]["seal"]) == (name, name)
