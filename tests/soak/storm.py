@@ -84,8 +84,10 @@ class _Storm:
         )
         self._shifts: dict[int, float] = {}
         self._crew = stack.enter_context(closing(Crew(starter, plan.workers, self._environ, folder)))
-        #: What ends later, by its time.
+        self._redis_is_up = True
+        #: What ends later, by its time and its number.
         self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
         self._began = time.monotonic()
 
     @property
@@ -183,9 +185,12 @@ class _Storm:
             case "halt":
                 self._operator.halt()
                 self._after(strike, self._operator.resume)
-            case "redis_kill":
+            case "redis_kill" if self._redis_is_up:
+                self._redis_is_up = False
                 self._server.kill()
                 self._after(strike, self._start_redis)
+            case "redis_kill":
+                pass  # it is dead already
             case "clients" | "flush" | "memory":
                 self._disturb_redis(strike)
             case "redis_line":
@@ -219,9 +224,11 @@ class _Storm:
 
     def _start_redis(self) -> None:
         self._server.start()
+        self._redis_is_up = True
 
     def _after(self, strike: Strike, end: Callable[[], None]) -> None:
-        heapq.heappush(self._later, (self._now() + strike.lasts, len(self._later), end))
+        self._number += 1
+        heapq.heappush(self._later, (self._now() + strike.lasts, self._number, end))
 
     def _end_what_is_due(self, now: float) -> None:
         while self._later and self._later[0][0] <= now:
