@@ -24,7 +24,7 @@ from tests.crash.virtual import VirtualRedis, virtual_redis
 from worker.ledger import scripts
 
 #: One point of so many is played here. A fakeredis is some times slower.
-STRIDES = {"killed": 2, "cut off": 16, "frozen": 20, "overtaken": 12, "halted": 12, "flushed": 16}
+STRIDES = {"killed": 6, "cut off": 40, "frozen": 50, "overtaken": 32, "halted": 32, "flushed": 40}
 SLOWER = {"redis-server": 1, "fakeredis": 8}
 
 
@@ -62,11 +62,11 @@ def test_every_promise_holds_when_the_next_worker_dies_as_well(
     dice = random.Random(name)
     trials = [one for one in singles(server, name, first) if one.faults[0].actor == 1]
 
-    for trial in dice.choices(trials, k=max(1, 12 // SLOWER[server.name])):
+    for trial in dice.choices(trials, k=max(1, 5 // SLOWER[server.name])):
         check(server, Trial(name, (*trial.faults, Fault(dice.randint(1, 40), True, "killed", 2))))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_every_promise_holds_in_a_storm(server: VirtualRedis, seed: int) -> None:
     for trial in islice(storms(seed), 30 // SLOWER[server.name]):
         check(server, trial)
