@@ -30,6 +30,7 @@ exec:{ROUTE}:owned             hash    ``retention``               order number 
 exec:{ROUTE}:scanner           string  one scan's interval         the worker that compares the broker's list for all
 exec:{ROUTE}:working           hash    while an order works        accepted orders as far as they were seen; the answers read
 exec:{ROUTE}:follower          string  a few seconds               the worker that follows the orders for all
+exec:{ROUTE}:canary            string  some seconds                the worker that sends the canaries for all
 exec:{ROUTE}:told              hash    for ever                    channel → the last failsafe entry told over it
 exec:{ROUTE}:teller:CHANNEL    string  half a minute               the worker that tells over it for all
 exec:{ROUTE}:workers           hash    a heartbeat                 worker → JSON: host, pid, port, beat, version, settings
@@ -156,6 +157,10 @@ class RouteKeys:
     @cached_property
     def follower(self) -> str:
         return self.prefix + "follower"
+
+    @cached_property
+    def canary(self) -> str:
+        return self.prefix + "canary"
 
     @cached_property
     def told(self) -> str:

@@ -70,6 +70,7 @@ class Event(StrEnum):
     BUILDS_DIFFER = "builds_differ"  # warning: live workers of a route differ; nothing live is sent
     BUILDS_AGREE = "builds_agree"  # info
     NO_LIVE_WORKER = "no_live_worker"  # error
+    CANARY_FAILED = "canary_failed"  # warning: a NOOP did not come through
     CANCELLED_OPEN = "cancelled_open"  # error: working orders were cancelled because no worker was alive
 
     # The audit trail

@@ -12,7 +12,7 @@ import math
 import platform
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
@@ -200,6 +200,7 @@ class _Collectors:
         self._about_intents()
         self._about_the_broker()
         self._about_the_queue()
+        self._about_the_canary()
         self._about_the_process()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -277,6 +278,11 @@ class _Collectors:
             "orphan_orders", "Orders at the broker that look like ours and that nobody owns.", "route"
         )
         self.foreign = self._counter("foreign_orders", "Orders on the account that are not ours.", "route")
+        self.in_session = self._gauge(
+            "in_session",
+            "1 while the broker's market takes orders, as far as the calendar tells; 0 in mode off.",
+            "route",
+        )
         self.order_events = self._counter(
             "order_events", "Changes of accepted orders that this worker published.", "route", "status"
         )
@@ -289,6 +295,25 @@ class _Collectors:
             "queue_oldest_intent_age_seconds", "Age of the oldest intent that nobody has claimed.", "route"
         )
         self.workers = self._gauge("workers", "Workers of the route with a fresh heartbeat.", "route")
+
+    def _about_the_canary(self) -> None:
+        self.canary_interval = self._gauge(
+            "canary_interval_seconds", "What `canary_interval` is set to; 0 when there is no canary.", "route"
+        )
+        self.canary = self._histogram(
+            "canary_seconds",
+            "From before a canary is enqueued until its answer is read, by the worker that sends them.",
+            END_TO_END_BUCKETS,
+            "route",
+        )
+        self.canary_failures = self._counter(
+            "canary_failures", "Canaries without an answer in time, or with a wrong one.", "route"
+        )
+        self.canary_success = self._gauge(
+            "canary_last_success_timestamp_seconds",
+            "When this worker last had a canary back; 0 on the workers that send none.",
+            "route",
+        )
 
     def _about_the_process(self) -> None:
         self.told = self._counter(
@@ -318,6 +343,7 @@ class RouteMetrics:
         self._queue_wait = collectors.queue_wait.labels(route)
         self._end_to_end = collectors.end_to_end.labels(route)
         self._stages = {stage: collectors.stages.labels(route, stage) for stage in Stage}
+        self._canary = collectors.canary.labels(route)
 
     def _bind_counters(self, collectors: _Collectors, route: str) -> None:
         self._received = collectors.received.labels(route)
@@ -332,6 +358,7 @@ class RouteMetrics:
         self._trips = collectors.guard_trips.labels(route)
         self._orphans = collectors.orphans.labels(route)
         self._foreign = collectors.foreign.labels(route)
+        self._canary_failures = collectors.canary_failures.labels(route)
         self._order_events = {
             status: collectors.order_events.labels(route, status.lower()) for status in OrderStatus
         }
@@ -347,6 +374,9 @@ class RouteMetrics:
         self._workers = collectors.workers.labels(route)
         self._in_progress = collectors.in_progress.labels(route)
         self._last_intent = collectors.last_intent.labels(route)
+        self._in_session = collectors.in_session.labels(route)
+        self._canary_interval = collectors.canary_interval.labels(route)
+        self._canary_success = collectors.canary_success.labels(route)
 
     def received(self, n: int = 1) -> None:
         self._received.inc(n)
@@ -397,6 +427,29 @@ class RouteMetrics:
 
     def end_to_end(self, seconds: Iterable[float]) -> None:
         self._end_to_end.observe_many(seconds)
+
+    def in_session(self, look: Callable[[], bool]) -> None:
+        """Ask ``look`` at each scrape whether the market takes orders. What it raises shows as NaN."""
+
+        def ask() -> float:
+            try:
+                return float(look())
+            except Exception:  # noqa: BLE001  a fault of an adapter must not hide all other figures
+                return math.nan
+
+        self._in_session.set_function(ask)
+
+    def canary_scheduled(self, interval: float) -> None:
+        """A canary leaves every so many seconds, from this worker or another one."""
+        self._canary_interval.set(interval)
+
+    def canary_passed(self, seconds: float, timestamp: float) -> None:
+        """It took so long, and was back at this time, in seconds since 1970."""
+        self._canary.observe(seconds)
+        self._canary_success.set(timestamp)
+
+    def canary_failed(self) -> None:
+        self._canary_failures.inc()
 
     def configured(self, *, broker: str, mode: str) -> None:
         self._config.info({"broker": broker, "mode": mode})

@@ -21,6 +21,7 @@ from worker.brokers import (
     adapter_class,
     create_broker_for_execution,
 )
+from worker.canary import Canary
 from worker.clock import Clock
 from worker.connection import Connect, at_home, on_connect
 from worker.durability import Confirmation, weaknesses
@@ -98,6 +99,8 @@ class Route:
         self._build_upkeep(port)
         self._build_resolver(lag)
         self._build_follower()
+        self._build_canary()
+        self._metrics.route(name).in_session(self._in_session)
 
         self._leave = threading.Event()
         self._stop_intake = threading.Event()
@@ -226,6 +229,23 @@ class Route:
                 self._worker,
             )
 
+    def _build_canary(self) -> None:
+        self._canary = None
+        if self.settings.canary_interval and not self._visiting:
+            self._canary = Canary(
+                self._client,
+                self.name,
+                interval=self.settings.canary_interval,
+                retention=self.settings.retention,
+                metrics=self._metrics.route(self.name),
+                log=self._log,
+                clock=self._clock,
+                worker=self._worker,
+            )
+
+    def _in_session(self) -> bool:
+        return self._adapter is not None and self._adapter.in_session(self._clock.now())
+
     @property
     def _must_be_durable(self) -> bool:
         is_live = self.settings.mode is Mode.LIVE and self.settings.live_allowed
@@ -240,6 +260,8 @@ class Route:
         targets = {"engine": self._run_engine, "upkeep": self._run_upkeep, "resolver": self._run_resolver}
         if self._follower is not None:
             targets["follower"] = self._run_follower
+        if self._canary is not None:
+            targets["canary"] = self._run_canary
         if not self.intake.can_be_woken:
             targets["intake"] = self._run_intake
         for name, target in targets.items():
@@ -420,6 +442,17 @@ class Route:
         if follower is not None:
             with suppress(Unavailable):
                 follower.leave()
+
+    def _run_canary(self) -> None:
+        canary = self._canary
+        while canary is not None and self._wait_until_registered() and not self._leave.is_set():
+            try:
+                pause = canary.turn()
+            except (Unavailable, redis.RedisError):
+                pause = 0.5  # a canary that Redis does not take counts as lost
+            self._clock.wait(self._leave, pause)
+        if canary is not None:
+            canary.leave()
 
     def _prepare(self) -> None:
         if self._adapter is None or not self._wait_until_registered():

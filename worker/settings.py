@@ -291,6 +291,11 @@ class RouteSettings(BaseModel):
         "How often the broker's order list is read for what became of accepted orders, at most.",
         default=10.0,
     )
+    canary_interval: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)] = _setting(
+        "seconds, or 0 for never",
+        "How often one worker of the route sends a NOOP through it and measures the way (docs/metrics.md).",
+        default=0.0,
+    )
     dead_man_after: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)] = _setting(
         "seconds, or 0 for never",
         "NO_LIVE_WORKER is published when no worker of the route was alive for so long while its market is open.",

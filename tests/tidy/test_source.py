@@ -29,6 +29,7 @@ LAYERS = (
     {"audit", "fills", "transport", "ledger", "producer", "told"},
     {
         "answers",
+        "canary",
         "cancels",
         "engine",
         "hand",

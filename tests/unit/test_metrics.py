@@ -192,6 +192,29 @@ def test_a_backlog_that_redis_cannot_tell_is_not_shown_as_empty() -> None:
     assert math.isnan(value(metrics, "queue_oldest_intent_age_seconds", route="default") or 0)
 
 
+def test_an_adapter_that_fails_to_tell_of_its_market_hides_no_other_figure() -> None:
+    metrics = Metrics(["default", "other"])
+    metrics.route("default").in_session(lambda: bool(1 // 0))
+    metrics.route("other").in_session(lambda: True)
+
+    assert math.isnan(value(metrics, "in_session", route="default") or 0)
+    assert value(metrics, "in_session", route="other") == 1
+
+
+def test_a_canary_that_passed_is_measured_and_dated_and_one_that_failed_is_counted() -> None:
+    metrics = Metrics(["default"])
+    route = metrics.route("default")
+
+    route.canary_scheduled(30.0)
+    route.canary_passed(0.02, 1e9)
+    route.canary_failed()
+
+    assert value(metrics, "canary_interval_seconds", route="default") == 30
+    assert value(metrics, "canary_seconds_bucket", route="default", le="0.025") == 1
+    assert value(metrics, "canary_last_success_timestamp_seconds", route="default") == 1e9
+    assert value(metrics, "canary_failures_total", route="default") == 1
+
+
 def test_the_worker_is_in_exactly_one_state() -> None:
     metrics = Metrics(["default"])
 
@@ -290,7 +313,7 @@ def test_a_route_that_is_not_configured_has_no_series() -> None:
 
 def test_every_collector_says_what_it_means_and_carries_its_unit() -> None:
     plain = {"guard_state", "guard_consecutive_failures", "halted", "in_doubt_intents", "intents_in_progress"}
-    plain |= {"queue_depth", "redis_up", "state", "workers"}
+    plain |= {"in_session", "queue_depth", "redis_up", "state", "workers"}
 
     for family in Metrics(["default"]).registry.collect():
         if family.name.startswith(PREFIX):
