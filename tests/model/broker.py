@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.model import ledger
+from tests.model import lib
 from tests.model.promises import judge_arrival
 from tests.model.rules import Rule
 from tests.model.setting import BAD_READING, Setting
@@ -63,10 +63,6 @@ def rows(world: World) -> list[int]:
     return [number for number, one in enumerate(world.orders, 1) if not one[1] and one[3]]
 
 
-def listed_intents(world: World) -> set[int]:
-    return {world.orders[number - 1][0] for number in rows(world)} - {BY_HAND}
-
-
 def catch_up(world: World) -> None:
     """A list that is older than its lag shows one more order."""
     next(one for one in world.orders if not one[3])[3] = 1
@@ -118,7 +114,7 @@ def _judge_by_id(world: World, s: Setting, watch: Watch, shown: list[int]) -> No
 
 
 def _judge_by_key(world: World, s: Setting, watch: Watch, entry: Entry, shown: list[int]) -> None:
-    owned = ledger.owned(world.redis) if s.on(Rule.OWNED_NUMBERS) else 0
+    owned = lib.owned(world.redis) if s.on(Rule.OWNED_NUMBERS) else 0
     strangers = [
         number
         for number in shown

@@ -186,8 +186,8 @@ SETTINGS: Final = (
 )
 
 
-def _more(name: str, about: str, **changes: Any) -> Setting:
-    return replace(named(name), name=f"{name}, more", about=about, **changes)
+def _more(name: str, about: str, of: str = "", **changes: Any) -> Setting:
+    return replace(named(of or name), name=f"{name}, more", about=about, **changes)
 
 
 def named(name: str) -> Setting:
@@ -211,6 +211,12 @@ DEEP: Final = (
     ),
     _more("a lane", "a frozen worker besides", faults={"redelivery": 1, "freeze": 1}),
     _more("enqueued twice", "two workers", workers=2),
+    _more(
+        "drain",
+        "a worker that drains, and a lost reply",
+        of="enqueued twice",
+        faults={"drain": 1, "lost reply": 1},
+    ),
     _more("two lanes", "a frozen worker", faults={"freeze": 1}),
     _more(
         "halt",
@@ -238,5 +244,14 @@ DEEP: Final = (
         "two workers, a killed one",
         workers=2,
         faults={"Redis dies": 1, "halt": 1, "lost reply": 1, "crash": 1},
+    ),
+    _more(
+        "fail-over, no ids",
+        "two equal orders of one lane, at a broker whose rows carry no ids of ours",
+        of="fail-over",
+        intents=(A, B),
+        queue="A B",
+        shows_ids=False,
+        faults={"Redis dies": 1, "crash": 1},
     ),
 )

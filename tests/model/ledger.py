@@ -1,12 +1,13 @@
 """
-The ledger's scripts, as worker/ledger/lua/*.lua have them; each function names its own. One call is one step, and they
-change nothing but `Redis` and what the promises are judged by.
+The ledger's scripts, as worker/ledger/lua/*.lua have them; a comment names each. One call is one step, and changes nothing
+but `Redis` and what the promises are judged by.
 """
 
 from __future__ import annotations
 
-from tests.model import lanes
-from tests.model.promises import judge_launch, publish, stop, trip
+from tests.model import guard, lanes
+from tests.model.lib import finish, may_be_forgotten, owned, suspect, to_doubt
+from tests.model.promises import judge_launch
 from tests.model.rules import Rule
 from tests.model.setting import Setting
 from tests.model.world import (
@@ -23,7 +24,6 @@ from tests.model.world import (
     REJECTED,
     SETTLED,
     TOMBSTONE,
-    WORKING,
     Entry,
     Redis,
     World,
@@ -33,19 +33,6 @@ from tests.model.world import (
 GO, LATER, STALE, WAITING = -1, -2, -3, -4
 #: What a claim may answer.
 IS_LAUNCHED, IS_GRANTED, IS_PARKED, IS_KNOWN, IS_CONFLICT = range(5)
-
-
-def new_token(world: World, intent: int) -> int:
-    """One that nobody holds: tokens of an intent are only compared with each other."""
-    entry = world.redis.entries[intent]
-    used = {entry.token if entry else 0}
-    for worker in world.workers:
-        used.update(one.token for one in worker.hands if one.intent == intent)
-        used.update(one[3] for one in worker.inbox if one[1] == intent)
-    token = 11
-    while token in used:
-        token += 1
-    return token
 
 
 # claim.lua
@@ -114,6 +101,9 @@ def _rejoin(redis: Redis, s: Setting, intent: int, entry: Entry, number: int) ->
 # launch.lua
 
 
+# launch.lua
+
+
 def launch(world: World, s: Setting, intent: int, token: int, attempt: int) -> int:
     redis = world.redis
     entry = redis.entries[intent]
@@ -122,7 +112,7 @@ def launch(world: World, s: Setting, intent: int, token: int, attempt: int) -> i
     if redis.unsure >= 0:
         return LATER
     if entry.state == CLAIMED and redis.suspects >> intent & 1:
-        _suspect(world, s, intent, entry)
+        suspect(world, s, intent, entry)
         return STALE
     if entry.cancel:
         return DENIED
@@ -175,15 +165,6 @@ def _note_others(redis: Redis, intent: int, entry: Entry) -> None:
             entry.launched_after |= 1 << number
 
 
-def owned(redis: Redis) -> int:
-    """Broker numbers that belong to an intent, as bits."""
-    bits = 0
-    for entry in redis.entries:
-        if entry is not None and entry.state == SETTLED and entry.outcome == ACCEPTED:
-            bits |= 1 << entry.number
-    return bits
-
-
 # settle.lua
 
 
@@ -225,17 +206,13 @@ def settle_answer(
 
 def _stale(world: World, intent: int, entry: Entry | None, outcome: int, number: int) -> bool:
     if outcome == ACCEPTED and not (entry and entry.number == number):
-        if not (entry and entry.state == SETTLED) and _may_be_forgotten(world.redis, intent):
+        if not (entry and entry.state == SETTLED) and may_be_forgotten(world.redis, intent):
             world.redis.strays |= 1 << intent
             world.redis.suspects |= 1 << intent
         else:
             # ORPHAN_ORDER, and the route is halted.
             world.redis.halted = 1
     return False
-
-
-def _may_be_forgotten(redis: Redis, intent: int) -> bool:
-    return redis.unsure >= 0 or bool(redis.strays >> intent & 1)
 
 
 def settle_doubt(world: World, s: Setting, intent: int, token: int, attempt: int) -> bool:
@@ -252,112 +229,21 @@ def settle_doubt(world: World, s: Setting, intent: int, token: int, attempt: int
 
 def _count(world: World, s: Setting, entry: Entry, outcome: int) -> None:
     if outcome == ACCEPTED:
-        _succeeded(world, s, entry)
+        guard.succeeded(world, s, entry)
     elif outcome not in (DENIED, EXPIRED):
-        _failed(world, s, entry)
+        guard.failed(world, s, entry)
 
 
 # guard.lua
 
 
-def _succeeded(world: World, s: Setting, entry: Entry) -> None:
-    redis = world.redis
-    if not s.threshold or entry.generation != redis.generation or redis.tripped:
-        return
-    redis.last_success = max(redis.last_success, entry.sequence)
-    redis.failures = [one for one in redis.failures if one > entry.sequence]
+# release.lua, resolve.lua and bury.lua
 
 
-def _failed(world: World, s: Setting, entry: Entry) -> None:
-    redis = world.redis
-    if not s.threshold or redis.tripped:
-        return
-    if s.on(Rule.GUARD_EPOCH) and entry.generation != redis.generation:
-        return
-    if entry.sequence <= redis.last_success or entry.sequence in redis.failures:
-        return
-    redis.failures = sorted([*redis.failures, entry.sequence])
-    if len(redis.failures) >= s.threshold:
-        redis.tripped = 1
-        redis.generation += 1
-        trip(world, s, redis.failures)
-
-
-def reset_guard(world: World) -> None:
-    """control.lua, a person's reset."""
-    redis = world.redis
-    redis.tripped, redis.failures = 0, []
-    redis.generation += 1
-
-
-# lib.lua
-
-
-def to_doubt(world: World, s: Setting, intent: int, entry: Entry, *, counts: bool) -> None:
-    entry.state = IN_DOUBT
-    entry.fence += 1
-    entry.lease = 0
-    if not s.on(Rule.DOUBT_HOLDS_LANE):
-        lanes.leave(world.redis, s, intent, entry.member, None)
-    if counts and not s.is_cancel(intent):
-        _failed(world, s, entry)
-
-
-def _suspect(world: World, s: Setting, intent: int, entry: Entry) -> None:
-    entry.attempt, entry.sequence, entry.generation, entry.quiet = 1, 0, -1, 0
-    to_doubt(world, s, intent, entry, counts=False)
-
-
-def finish(
-    world: World,
-    s: Setting,
-    intent: int,
-    entry: Entry,
-    outcome: int,
-    number: int,
-    give: list[int] | None,
-    *,
-    publishes: bool = True,
-) -> None:
-    """Close an entry and publish its one answer, together. ``give``: takes a lane's parked head, if there is one."""
-    redis = world.redis
-    # What a resolver has read of it, and has not come to an end with, is of no more use.
-    world.watches = [one for one in world.watches if one.intent != intent or one.outcome]
-    if s.shows_ids and not s.forgets:
-        for order in world.orders:
-            if order[0] == intent:
-                order[1] = 0
-    if publishes:
-        publish(world, s, intent, outcome, number)
-    redis.entries[intent] = Entry(
-        SETTLED,
-        entry.content,
-        outcome=outcome,
-        number=number,
-        kept=s.retention if s.on(Rule.RETENTION) else 1,
-        owned_before=entry.owned_before,
-        launched_after=entry.launched_after,
-    )
-    if s.on(Rule.LEAVE_LANES):
-        lanes.leave(redis, s, intent, entry.member, give)
-    if entry.waiting:
-        waiting = redis.entries[entry.waiting - 1]
-        if waiting is not None and waiting.state == PARKED:
-            waiting.lease = 0
-    target = s.intents[intent].target
-    if target is not None and [target, intent] in redis.cancelling:
-        redis.cancelling.remove([target, intent])
-        if not lanes.is_held(redis, s, target):
-            lanes.advance(redis, s, target, give)
-
-
-def grant(world: World, intent: int) -> int:
-    """Hand an intent to the caller; returns the token."""
+def release(world: World, intent: int, token: int) -> None:
     entry = world.redis.entries[intent]
-    assert entry is not None
-    token = new_token(world, intent)
-    entry.state, entry.token, entry.lease = CLAIMED, token, LEASE
-    return token
+    if entry is not None and entry.state == CLAIMED and entry.token == token:
+        entry.state, entry.token, entry.lease = PARKED, 0, 0
 
 
 # resolve.lua
@@ -375,61 +261,6 @@ def resolve(
 
 
 # cancel.lua
-
-
-def cancel(world: World, s: Setting, intent: int, token: int, attempt: int) -> int:
-    """GO, WAITING, LATER, STALE, or DENIED: there is nothing to cancel at the broker."""
-    redis = world.redis
-    own = redis.entries[intent]
-    target = s.intents[intent].target
-    assert target is not None
-    if own is None or own.token != token:
-        return STALE
-    again = own.state == IN_FLIGHT and attempt in (own.attempt, own.attempt + 1)
-    if not (own.state == CLAIMED or again):
-        return STALE
-    entry = redis.entries[target]
-    if redis.unsure >= 0 and not (entry and entry.state == SETTLED):
-        return LATER
-    if entry is None or entry.state == TOMBSTONE:
-        redis.entries[target] = Entry(TOMBSTONE, cancel=intent + 1)
-        return DENIED
-    if entry.state in (CLAIMED, PARKED):
-        entry.cancel = intent + 1
-        if entry.state == PARKED:
-            entry.lease = 0
-        return DENIED
-    if entry.state != SETTLED:
-        if _hold(redis, s, target, intent):
-            entry.waiting = intent + 1
-        return _wait(own, again)
-    if entry.outcome != ACCEPTED:
-        return DENIED
-    if not _hold(redis, s, target, intent):
-        return _wait(own, again)
-    if world.orders[entry.number - 1][2] == WORKING:
-        world.cancels_timely |= 1 << intent
-    own.state, own.attempt, own.lease = IN_FLIGHT, attempt, LEASE
-    own.quiet = QUIET if s.on(Rule.RESOLUTION_WAITS) else 0
-    return GO
-
-
-def _hold(redis: Redis, s: Setting, target: int, intent: int) -> bool:
-    holders = [one for one in redis.cancelling if one[0] == target]
-    if holders and [target, intent] not in holders and s.on(Rule.ONE_CANCEL):
-        return False
-    if [target, intent] not in holders:
-        redis.cancelling = sorted([*redis.cancelling, [target, intent]])
-    return True
-
-
-def _wait(own: Entry, again: bool) -> int:
-    if not again:
-        own.state, own.token, own.lease = PARKED, 0, LEASE
-    return WAITING
-
-
-# bury.lua
 
 
 def bury(world: World, s: Setting, intent: int, content: int, number: int, conflict: bool) -> bool:
@@ -450,38 +281,3 @@ def bury(world: World, s: Setting, intent: int, content: int, number: int, confl
 
 
 # register.lua and reconcile.lua
-
-
-def register(world: World, s: Setting) -> None:
-    redis = world.redis
-    if redis.server == world.life:
-        return
-    redis.server = world.life
-    redis.unsure = QUIET
-    redis.before = sum(1 << intent for intent, times in enumerate(world.sent) if times)
-    for intent, entry in enumerate(redis.entries):
-        if entry is not None and entry.state == IN_FLIGHT:
-            to_doubt(world, s, intent, entry, counts=False)
-
-
-def reconcile(world: World, s: Setting, listed: set[int]) -> None:
-    """``listed``: the intents that the broker's list shows."""
-    redis = world.redis
-    unlaunched = (CLAIMED, PARKED, TOMBSTONE)
-    strays = {one for one in listed if (entry := redis.entries[one]) is None or entry.state in unlaunched}
-    redis.unsure = -1
-    if strays:
-        redis.suspects |= redis.before
-    for intent in strays:
-        redis.strays |= 1 << intent
-        redis.suspects |= 1 << intent
-
-
-def halt(world: World) -> None:
-    """control.lua."""
-    world.redis.halted = 1
-
-
-def halt_is_known(world: World) -> None:
-    """The person was told that it was done."""
-    stop(world, 1)

@@ -22,7 +22,7 @@ def without(rule: Rule) -> Found:
 def rule_row(rule: Rule, found: Found) -> str:
     said = rule.statement
     story = "<br>".join(f"{number}. {step}" for number, step in enumerate(found.story, 1))
-    return f"| {said.source} | {said.text} | {found.promise} | {found.setting.name} | {story} |"
+    return f"| `{rule.name}` | {said.text} | {found.promise} | {found.setting.name} | {story} |"
 
 
 def world_rows() -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.model import broker, ledger
-from tests.model.promises import tell
+from tests.model import broker, guard, ledger
+from tests.model.promises import stop, tell
 from tests.model.rules import Rule
+from tests.model.sending import give_up_late
 from tests.model.setting import FILL, HALT, HAND_ORDER, REDIS_DIES, REFUSAL, RESET, Setting
-from tests.model.workers import Step, give_up_late
+from tests.model.step import Step
 from tests.model.world import (
     ACCEPTED,
     BY_HAND,
@@ -111,11 +112,12 @@ def _persons(world: World, s: Setting) -> Iterator[Step]:
 
 def _halt(world: World, s: Setting) -> None:
     world.left[HALT] -= 1
-    ledger.halt(world)
+    world.redis.halted = 1
     if s.forgets and s.confirms and s.on(Rule.CONFIRMED):
         remember(world)
         tell(world, s)
-    ledger.halt_is_known(world)
+    # Only now is the person told that it was done.
+    stop(world, 1)
 
 
 def _resume(world: World, s: Setting) -> None:
@@ -126,7 +128,7 @@ def _resume(world: World, s: Setting) -> None:
 
 def _reset(world: World, s: Setting) -> None:
     world.left[RESET] -= 1
-    ledger.reset_guard(world)
+    guard.reset(world)
     world.stopped &= ~2
     world.reset_at = world.redis.sequence
 

@@ -13,7 +13,7 @@ from tests.model import people, workers
 from tests.model.promises import is_answered
 from tests.model.rules import Rule
 from tests.model.setting import Setting
-from tests.model.workers import Step
+from tests.model.step import Step
 from tests.model.world import World, pack, unpack
 
 

@@ -21,6 +21,7 @@ FAULTS = (
     "halt",
     "reset",
     "freeze",
+    "drain",
 )
 (
     CRASH,
@@ -35,6 +36,7 @@ FAULTS = (
     HALT,
     RESET,
     FREEZE,
+    DRAIN,
 ) = range(len(FAULTS))
 
 

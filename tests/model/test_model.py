@@ -9,7 +9,7 @@ from tests.model.configurations import DEEP, SETTINGS, named
 from tests.model.rules import Rule
 from tests.model.search import search
 from tests.model.setting import Setting
-from tests.model.world import pack, unpack
+from tests.model.world import LAG, QUIET, pack, unpack
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda one: one.name)
@@ -34,13 +34,13 @@ def test_the_page_names_every_world_that_is_searched() -> None:
 
 
 def test_an_absence_read_one_tick_too_early_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "QUIET", ledger.QUIET - 1)
+    monkeypatch.setattr(ledger, "QUIET", QUIET - 1)
 
     assert search(named("one order")).promise == "P4"
 
 
 def test_a_list_that_is_later_than_its_lag_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "LAG", broker.LAG + 1)
+    monkeypatch.setattr(broker, "LAG", LAG + 1)
 
     assert search(named("one order")).promise == "P4"
 
