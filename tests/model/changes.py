@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.model.lib import owned, to_doubt
+from tests.model.rules import Rule
 from tests.model.setting import Setting
 from tests.model.world import (
     CLAIMED,
@@ -21,6 +22,8 @@ def register(world: World, s: Setting) -> None:
     if redis.server == world.life:
         return
     redis.server = world.life
+    if s.on(Rule.READ_ANEW):
+        world.watches = []
     redis.unsure = QUIET
     redis.before = sum(1 << intent for intent, times in enumerate(world.sent) if times)
     for intent, entry in enumerate(redis.entries):
@@ -61,3 +64,12 @@ def _strays_by_key(redis: Redis, s: Setting, shown: list[int], intents: list[int
         for number, one in zip(shown, intents, strict=True)
         if not mine >> number & 1 and s.lane_of(one) not in under_way
     }
+
+
+def resume(world: World) -> None:
+    """control.lua: a person's word ends the wait, but what was made before stays suspect."""
+    redis = world.redis
+    redis.halted = 0
+    if redis.unsure >= 0:
+        redis.unsure = -1
+        redis.suspects |= redis.before

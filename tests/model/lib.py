@@ -12,6 +12,7 @@ from tests.model.world import (
     IN_DOUBT,
     LEASE,
     PARKED,
+    QUIET,
     SETTLED,
     Entry,
     Redis,
@@ -58,7 +59,8 @@ def to_doubt(world: World, s: Setting, intent: int, entry: Entry, *, counts: boo
 
 
 def suspect(world: World, s: Setting, intent: int, entry: Entry) -> None:
-    entry.attempt, entry.sequence, entry.generation, entry.quiet = 1, 0, -1, 0
+    entry.attempt, entry.sequence, entry.generation = 1, 0, -1
+    entry.quiet = QUIET if s.on(Rule.SUSPECT_WAITS) else 0
     to_doubt(world, s, intent, entry, counts=False)
 
 

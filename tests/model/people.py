@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.model import broker, guard, ledger
+from tests.model import broker, changes, guard, ledger
 from tests.model.promises import stop, tell
 from tests.model.rules import Rule
 from tests.model.sending import give_up_late
@@ -99,7 +99,7 @@ def _persons(world: World, s: Setting) -> Iterator[Step]:
     redis = world.redis
     if world.left[HALT] and not redis.halted:
         yield Step("a person halts the route", True, _halt, ())
-    if redis.halted and world.left[HALT]:
+    if (redis.halted or redis.unsure >= 0) and world.left[HALT]:
         yield Step("a person resumes it", True, _resume, ())
     if redis.tripped and world.left[RESET]:
         yield Step("a person resets the guard", True, _reset, ())
@@ -122,8 +122,8 @@ def _halt(world: World, s: Setting) -> None:
 
 def _resume(world: World, s: Setting) -> None:
     world.left[HALT] -= 1
-    world.redis.halted = 0
     world.stopped &= ~1
+    changes.resume(world)
 
 
 def _reset(world: World, s: Setting) -> None:

@@ -48,6 +48,16 @@ class Rule(Enum):
     )
     HAND_WAITS = Statement("a person decides after deadline and lag only", "P4", "one order")
     INCARNATION = Statement("a server that may have forgotten is noticed", "P1", "Redis forgets")
+    READ_ANEW = Statement(
+        "what was read of a doubt counts for that launch only, not for one after Redis forgot it",
+        "P4",
+        "resumed at once",
+    )
+    SUSPECT_WAITS = Statement(
+        "what may have been launched before Redis forgot is given all the time to arrive",
+        "P4",
+        "resumed at once",
+    )
     CONFIRMED = Statement("what Redis was told counts once it will survive", "P5", "fail-over")
     SWEEP = Statement("unsettled entries are found by an index, not by redelivery", "P3", "one order")
     RETENTION = Statement("an id is remembered for longer than it can trade", "P1", "stale")
