@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
     parser.add_argument("worlds", nargs="*", help="only these, by name")
-    parser.add_argument("--deep", action="store_true", help="the larger ones too: about half an hour")
+    parser.add_argument("--deep", action="store_true", help="the larger ones too: about seven minutes of CPU")
     parser.add_argument("--off", choices=[rule.name for rule in Rule], help="leave a rule out")
     parser.add_argument("--states", type=int, default=3_000_000, help="give a world up at so many")
     parser.add_argument("--table", action="store_true", help="write the tables of docs/model.md anew")
