@@ -24,11 +24,11 @@ from worker.producer import IntentProducer
 
 #: Seconds after which a canary counts as lost. Its late answer is nobody's.
 PATIENCE: Final = 10.0
-#: Seconds that the right to send holds without being renewed: longer than one canary is waited for.
-LEASE: Final = PATIENCE + 5.0
+#: Seconds that the right to send holds without being renewed.
+LEASE: Final = 5.0
 #: Seconds that an answered canary stays in the ledger, far longer than its queue entry can come back.
 KEPT: Final = 3600.0
-#: Seconds between two looks whether it is this worker that sends.
+#: Seconds between two looks whether it is this worker that sends, each of which renews the right to.
 LOOK_EVERY: Final = 1.0
 #: Seconds between two looks for an answer, at first and at most.
 _POLL_FIRST, _POLL_MAX = 0.002, 0.25
@@ -71,6 +71,8 @@ class Canary:
         self._worker = worker
         self._sent: _Sent | None = None
         self._due = 0.0
+        self._leads = False
+        self._look_from = 0.0
         metrics.canary_scheduled(interval)
 
     def turn(self) -> float:
@@ -80,10 +82,12 @@ class Canary:
         Raises:
             Unavailable: Redis does not answer. Turn it again.
         """
-        if self._sent is not None:
-            return self._look_for(self._sent)
         now = self._clock.boottime()
-        if not self._leads():
+        if self._sent is not None:
+            with suppress(Unavailable):
+                self._lead(now)
+            return self._look_for(self._sent)
+        if not self._lead(now):
             # Who takes over sends at once: nobody knows how long the last one was silent.
             self._due = now
             return LOOK_EVERY
@@ -98,7 +102,14 @@ class Canary:
             if self._client.get(self._keys.canary) == self._worker.encode():
                 self._client.delete(self._keys.canary)
 
-    def _leads(self) -> bool:
+    def _lead(self, now: float) -> bool:
+        if now >= self._look_from:
+            self._look_from = now + LOOK_EVERY
+            self._leads = False
+            self._leads = self._take_the_lead()
+        return self._leads
+
+    def _take_the_lead(self) -> bool:
         lease = round(LEASE * 1000)
         try:
             if self._client.set(self._keys.canary, self._worker, nx=True, px=lease):

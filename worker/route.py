@@ -175,6 +175,7 @@ class Route:
             worker=self._worker,
             port=port,
             lost=self._state_lost,
+            away=self._redis_away,
             skew=self._metrics.clock_skew,
             owns_stream=self._owns_stream,
             must_be_durable=self._must_be_durable,
@@ -463,13 +464,13 @@ class Route:
             self._log.warning(Event.BROKER_NOT_READY, reason=str(error))
 
     def _redis_answers(self) -> None:
-        if self.error is not None:
+        if self.error is not None and not self._upkeep.redis_is_away:
             if self.error != "starting":
                 self._log.info(Event.REDIS_BACK)
             self.error = None
             self._metrics.redis_up(True)
 
-    def _redis_away(self, error: Unavailable) -> None:
+    def _redis_away(self, error: Exception) -> None:
         self._metrics.redis_error()
         self._metrics.redis_up(False)
         if self.error in (None, "starting"):

@@ -68,6 +68,7 @@ class Upkeep:
         worker: str,
         port: Callable[[], int],
         lost: Callable[[], None],
+        away: Callable[[Exception], None],
         skew: Callable[[float], None],
         owns_stream: bool,
         must_be_durable: bool,
@@ -77,7 +78,7 @@ class Upkeep:
     ) -> None:
         """
         ``is_alive``: whether others may count on this worker. It is asked before each heartbeat. ``about``: what the
-        workers of a route should have in common.
+        workers of a route should have in common. ``away`` hears each time that Redis does not answer.
         """
         self._ledger = ledger
         self._engine = engine
@@ -93,6 +94,9 @@ class Upkeep:
         self._is_alive = is_alive
         self._confirmation = confirmation
         self._lost = lost
+        self._away = away
+        #: Whether Redis did not answer last. An engine that has nothing to do would not find out.
+        self.redis_is_away = False
         self._skew = skew
         self._keys: RouteKeys = ledger.keys
         self._control = Control(client, self._keys.route)
@@ -129,11 +133,16 @@ class Upkeep:
                 chore.do()
             except StateLost:
                 self._lost()
-            except Unavailable:
-                pass  # the engine tells
+            except Unavailable as error:
+                self._tell_away(error)
             except redis.RedisError as error:
                 if not is_unavailable(error):
                     raise
+                self._tell_away(error)
+
+    def _tell_away(self, error: Exception) -> None:
+        self.redis_is_away = True
+        self._away(error)
 
     def leave(self) -> None:
         """Take this worker's name off the list, and seal what it has done."""
@@ -158,6 +167,7 @@ class Upkeep:
 
     def _beat(self) -> None:
         self._tell_skew(self._ledger.now_ms())
+        self.redis_is_away = False
         if self._is_alive():
             self.beat()
 

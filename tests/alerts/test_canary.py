@@ -178,17 +178,33 @@ def test_of_many_workers_one_sends_and_another_takes_over_at_once_when_it_is_gon
     case.send_and_see(one)
     for _ in range(3):
         case.send_and_see(other)
+        case.clock.advance(LOOK_EVERY)
     assert (one.passed, other.passed) == (1, 0)
 
     one.canary.leave()
     case.send_and_see(other)
     assert other.passed == 1
 
+    case.clock.advance(LOOK_EVERY)
     one.canary.turn()
     case.client.delete(KEYS.canary)  # as if its lease were over
+    case.clock.advance(LOOK_EVERY)
     case.send_and_see(one)
     assert one.passed == 2 and len(case.sent()) == 3
     assert 0 < case.client.pttl(KEYS.canary) <= LEASE * 1000
+
+
+def test_a_worker_keeps_the_right_to_send_while_its_canary_is_on_its_way(case: Case) -> None:
+    one, other = case.worker("w1"), case.worker("w2")
+    one.canary.turn()
+
+    case.client.pexpire(KEYS.canary, 100_000)  # seen to be set anew
+    case.clock.advance(LOOK_EVERY)
+    one.canary.turn()
+    other.canary.turn()
+
+    assert case.client.pttl(KEYS.canary) <= LEASE * 1000
+    assert len(case.sent()) == 1
 
 
 def test_a_worker_that_leaves_takes_nobody_elses_right_to_send(case: Case) -> None:
@@ -253,6 +269,7 @@ def test_a_redis_that_stays_away_costs_the_canary_on_its_way_and_then_the_turn_s
         case.clock.advance(PATIENCE + 1)
         worker.canary.turn()
         assert worker.failed == 1
+        case.clock.advance(LOOK_EVERY)
         with pytest.raises(Unavailable):
             worker.canary.turn()
 

@@ -338,6 +338,7 @@ class _Worker:
                 worker=f"w{number}",
                 port=lambda: 0,
                 lost=lambda: None,
+                away=lambda _error: None,
                 skew=lambda _: None,
                 owns_stream=True,
                 must_be_durable=False,
