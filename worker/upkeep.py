@@ -104,8 +104,11 @@ class Upkeep:
             client, self._keys.route, retention=ledger.rules.retention, log=log, clock=clock, worker=worker
         )
         self._seen: RouteStatus | None = None
-        lease = ledger.rules.lease
-        self._chores = [
+        self._stream = self._keys.intents if owns_stream else ""
+        self._chores = self._all_chores(ledger.rules.lease, owns_stream, must_be_durable)
+
+    def _all_chores(self, lease: float, owns_stream: bool, must_be_durable: bool) -> list[_Chore]:
+        chores = [
             _Chore(self._renew, lease / 3.3),
             _Chore(self._sweep, min(0.5, lease / 4)),
             _Chore(self._beat, 1.0),
@@ -115,11 +118,11 @@ class Upkeep:
             _Chore(self._sealer.turn, EVERY),
             _Chore(self._forget_owners, 3600.0),
         ]
-        self._stream = self._keys.intents if owns_stream else ""
         if owns_stream:
-            self._chores += [_Chore(self._trim_queues, 2.0), _Chore(self._tidy, 600.0)]
+            chores += [_Chore(self._trim_queues, 2.0), _Chore(self._tidy, 600.0)]
         if must_be_durable:
-            self._chores.append(_Chore(self._check_durability, 5.0))
+            chores.append(_Chore(self._check_durability, 5.0))
+        return chores
 
     def turn(self) -> None:
         """Do what is due."""

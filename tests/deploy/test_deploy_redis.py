@@ -208,7 +208,7 @@ def _of_python(path: Path, known: frozenset[str]) -> Iterator[str]:
 
 def _with_sub(word: str, sub: Any) -> str:
     name = word.lower()
-    return f"{name}|{str(sub).lower()}" if name in ("config", "xgroup", "xinfo") else name
+    return f"{name}|{str(sub).lower()}" if name in ("cluster", "config", "xgroup", "xinfo") else name
 
 
 def _of_lua(path: Path, known: frozenset[str]) -> Iterator[str]:

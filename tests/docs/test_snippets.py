@@ -253,6 +253,7 @@ def _output(command: list[str], folder: Path, env: dict[str, str]) -> str:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         seen += process.stdout.read()
         process.stdout.close()
     output = seen.decode("utf-8", "replace")
@@ -366,3 +367,18 @@ def test_a_server_set_up_as_the_page_says_may_carry_a_live_route(snippet: Snippe
         client.close()
         server.stop()
         shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def test_every_address_of_a_redis_in_the_docs_is_one_that_the_settings_take(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    said = re.findall(r"^EXECWORKER_REDIS_URL='?(\S+?)'?$", (ROOT / "docs/redis.md").read_text("utf-8"), re.M)
+
+    taken = [
+        load_settings(
+            {"EXECWORKER_REDIS_URL": url.replace("/etc/execworker/ca.pem", str(authority))}
+        ).redis_url
+        for url in said
+    ]
+
+    assert len(taken) == 3
