@@ -177,9 +177,6 @@ class _Through:
     def __getattr__(self, name: str) -> Any:
         return self._wire.through(name, getattr(self._client, name))
 
-    def register_script(self, text: str) -> Any:
-        return self._wire.through("script", self._client.register_script(text))
-
 
 # --- Forgetting ---------------------------------------------------------------------------------------------
 

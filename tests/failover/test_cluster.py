@@ -30,7 +30,7 @@ class Cluster:
 
     def __init__(self, *options: str) -> None:
         buses = [_free_port() for _ in SLOTS]
-        quick = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+        quick = ("--cluster-enabled", "yes", "--cluster-node-timeout", "20000")
         self.nodes = [start_redis(*options, *quick, "--cluster-port", str(bus)) for bus in buses]
         for node, (first, last) in zip(self.nodes, SLOTS, strict=True):
             self._say(node, "CLUSTER", "ADDSLOTSRANGE", first, last)

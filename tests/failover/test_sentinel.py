@@ -74,7 +74,7 @@ def test_orders_whose_launch_died_with_the_primary_are_found_at_the_broker_and_n
     here.worker()
     # Nobody knows what became of them, so they are asked for again: some as they were, later some made anew.
     here.enqueue([*before, *lost[:100]])
-    wait_until(lambda: "server_reconciled" in second.log, "the broker's list is compared")
+    wait_until(lambda: "server_reconciled" in second.log, "the broker's list is compared", seconds=90)
     anew = [one.model_copy(update={"created_at": datetime.now(UTC)}) for one in lost[100:]]
     here.enqueue(anew)
 

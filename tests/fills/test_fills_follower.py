@@ -305,17 +305,17 @@ class Flaky:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
-    def register_script(self, text: str) -> Any:
-        script = self._client.register_script(text)
+    def evalsha(self, *arguments: Any) -> Any:
+        return self._lose(self._client.evalsha(*arguments))
 
-        def call(**arguments: Any) -> Any:
-            answer = script(**arguments)
-            if self.losses:
-                self.losses -= 1
-                raise redis.ConnectionError("the reply was lost")
-            return answer
+    def eval(self, *arguments: Any) -> Any:
+        return self._lose(self._client.eval(*arguments))
 
-        return call
+    def _lose(self, answer: Any) -> Any:
+        if self.losses:
+            self.losses -= 1
+            raise redis.ConnectionError("the reply was lost")
+        return answer
 
 
 def test_a_notice_whose_writing_was_not_confirmed_is_not_counted_twice(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any, Final
 
 import redis
@@ -16,6 +15,7 @@ from worker.connection import is_unavailable
 from worker.errors import Unavailable
 from worker.keys import RouteKeys
 from worker.logs import Event, Logger
+from worker.script import Script
 
 #: Seconds between two seals, while there is something to seal.
 EVERY: Final = 3.0
@@ -25,6 +25,8 @@ LEASE: Final = 20.0
 CUT_EVERY: Final = 600.0
 #: Entries under one seal, and seals that are made in one turn, at most.
 ENTRIES_MAX, SEALS_MAX = 1000, 5
+
+_SEAL, _CUT = (Script("worker.audit", name) for name in ("seal", "cut"))
 
 
 class Sealer:
@@ -53,14 +55,9 @@ class Sealer:
         self._clock = clock
         self._worker = worker
         self._entries_max = entries_max
-        self._seal = self._script("seal")
-        self._cut = self._script("cut")
         #: The last seal as far as this worker knows.
         self._last: Seal | None = None
         self._cut_from = 0.0
-
-    def _script(self, name: str) -> Any:
-        return self._client.register_script((files("worker.audit") / f"{name}.lua").read_text("utf-8"))
 
     def turn(self) -> None:
         """Seal what is not sealed yet, if it is this worker's turn. Call it every `EVERY` seconds."""
@@ -101,7 +98,7 @@ class Sealer:
         made = seal(self._last, [Entry(*row) for row in rows])
         flat = [part for pair in made.fields().items() for part in pair]
         number = self._last.number if self._last else 0
-        how = self._seal(keys=[self._keys.seals], args=[made.previous, number, *flat])
+        how = _SEAL(self._client, [self._keys.seals], made.previous, number, *flat)
         if how != b"sealed":
             self._read_last()
             return 0
@@ -129,8 +126,13 @@ class Sealer:
         entry, anchor = found[0][0], Seal.read(found[0][1])
         ms, seq = place_of(anchor.last)
         records = json.dumps([[CUT, "", anchor.name, ""]], separators=(",", ":"))
-        self._cut(
-            keys=[self._keys.seals, self._keys.audit], args=[entry, f"{ms}-{seq + 1}", self._worker, records]
+        _CUT(
+            self._client,
+            [self._keys.seals, self._keys.audit],
+            entry,
+            f"{ms}-{seq + 1}",
+            self._worker,
+            records,
         )
 
 

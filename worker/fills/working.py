@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import redis
@@ -16,6 +15,7 @@ from worker.connection import is_unavailable
 from worker.errors import Unavailable
 from worker.fills.life import Life, dump_life, load_life
 from worker.keys import RouteKeys
+from worker.script import Script
 
 _FIELD = "order:"
 _POSITION = "position"
@@ -23,6 +23,8 @@ _POSITION = "position"
 ANSWERS = 200
 #: How often a write is tried again that another worker's write made void. Two workers do this at once for moments only.
 _TRIES = 20
+
+_PUBLISH = Script("worker.fills", "publish")
 
 #: The next life of an order from its last; ``None`` for one that is not followed so far.
 Seen = Callable[[Life | None], Life | None]
@@ -51,8 +53,6 @@ class Working:
         self._keys = RouteKeys(route)
         self._broker = broker
         self._clock = clock
-        text = (files("worker.fills") / "publish.lua").read_text("utf-8")
-        self._publish = self._client.register_script(text)
 
     def lead(self, worker: str, seconds: float) -> bool:
         """Whether it is this worker that follows the orders for all, for so long from now."""
@@ -123,7 +123,7 @@ class Working:
             return []
         args = [position, position_new, *(arg for change in changes for arg in change.args)]
         with _unavailable():
-            how = self._publish(keys=[self._keys.working, self._keys.orders], args=args)
+            how = _PUBLISH(self._client, [self._keys.working, self._keys.orders], *args)
         return [one.event for one in changes if one.event] if how == b"written" else None
 
     def _change(self, name: str, old: bytes, look: Seen, seen_by: str) -> _Change | None:

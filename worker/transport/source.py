@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from worker.script import Script
 from worker.transport.entry import StreamMessage, tag_of
-from worker.transport.scripts import Script
 
 if TYPE_CHECKING:
     import redis
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from worker.line import Line
     from worker.transport.options import Options
 
-_TAKE = Script("take")
+_TAKE = Script("worker.transport", "take")
 
 #: Seconds between two looks for what silent consumers left, at least.
 _LOOK_AGAIN = 0.2

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.transport.scripts import Script
+from worker.script import Script
 
 if TYPE_CHECKING:
     import redis
 
-_TRIM, _TIDY, _READY = Script("trim"), Script("tidy"), Script("ready")
+_TRIM, _TIDY, _READY = (Script("worker.transport", name) for name in ("trim", "tidy", "ready"))
 
 
 def trim(client: redis.Redis, stream: str, *, group: str) -> int:

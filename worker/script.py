@@ -1,4 +1,4 @@
-"""A Lua file of this package, called by digest."""
+"""A Lua file, called by digest."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from worker.line import Line
 
 
 class Script:
-    """One ``.lua`` file. It survives ``SCRIPT FLUSH`` and a new server."""
+    """One ``.lua`` file of a package. It survives ``SCRIPT FLUSH`` and a new server, and needs EVAL and EVALSHA only."""
 
-    def __init__(self, name: str) -> None:
-        self.text = resources.files(__package__).joinpath(name + ".lua").read_text("utf-8")
+    def __init__(self, package: str, name: str) -> None:
+        self.text = resources.files(package).joinpath(name + ".lua").read_text("utf-8")
         self._digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, client: redis.Redis, keys: list[str], *args: str | int) -> Any:
+    def __call__(self, client: redis.Redis, keys: list[str], *args: str | bytes | int) -> Any:
         """
         Run it.
 
@@ -35,7 +35,7 @@ class Script:
             except NoScriptError:
                 return client.eval(self.text, len(keys), *keys, *args)
 
-    def ask(self, line: Line, keys: list[str], *args: str | int) -> Callable[[], Any]:
+    def ask(self, line: Line, keys: list[str], *args: str | bytes | int) -> Callable[[], Any]:
         """Send the call; what is returned waits for the answer. Both raise as the call itself does."""
         sent = line.eval(self.text, self._digest, keys, args)
 
