@@ -70,7 +70,7 @@ class Wanted:
     #: On Redis's clock: its launch, and when the broker's list must show it.
     launched: datetime
     quiet: datetime
-    #: Broker numbers that belong to other intents, and since when on Redis's clock.
+    #: Broker numbers that belong to other intents, and when those were launched, on Redis's clock.
     owned: dict[str, datetime]
     #: Broker numbers that were known to be nobody's before the launch.
     foreign_before: Collection[str]
@@ -78,6 +78,8 @@ class Wanted:
     exclusive: bool
     #: The session in which the order could have been taken is over.
     session_over: bool
+    #: Redis has forgotten launches of that time: an unowned row may be another intent's.
+    forgotten: bool = False
 
 
 def judge_by_key(wanted: Wanted, readings: Sequence[Reading], *, absence_from: float) -> Evidence:
@@ -85,9 +87,13 @@ def judge_by_key(wanted: Wanted, readings: Sequence[Reading], *, absence_from: f
     Where no row carries an id of ours: a row of the same order key, placed around the launch, whose number no other
     intent owns, is evidence if it is the only one and the account is exclusive. An absence needs, besides two
     agreeing readings after the lag, that no unowned row of that symbol and side came up since, whatever its time,
-    price or quantity, and that the lists reach past the launch: a later order of ours is in both, or the session is
-    over. Everything else is for a named person.
+    price or quantity, and that the lists reach past the launch: an order of ours is in both that was launched when
+    nothing of this one could arrive any more, or the session is over. Everything else is for a named person.
     """
+    if wanted.forgotten:
+        return NoVerdict(
+            "Redis has forgotten launches of its time, so any order may be another intent's; a named person decides"
+        )
     rows = _newest([row for one in readings for row in one.scan.orders])
     strangers = [row for row in rows if _could_be(row, wanted)]
     matching = [row for row in strangers if order_key_of_row(row) == order_key(wanted.intent)]
@@ -139,7 +145,8 @@ def _proposal(rows: Sequence[OrderRecord], wanted: Wanted) -> str:
 
 
 def _reach_past(wanted: Wanted, readings: Sequence[Reading]) -> bool:
-    later = {number for number, since in wanted.owned.items() if since > wanted.launched}
+    # Answered later is not enough: its reply may have been slow, or it may have been in doubt itself.
+    later = {number for number, launched in wanted.owned.items() if launched > wanted.quiet}
     return all(later & {row.broker_order_id for row in one.scan.orders} for one in readings)
 
 

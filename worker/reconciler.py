@@ -8,6 +8,7 @@ launched after that moment shows in the broker's list as an order that no entry 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from contracts import OrderRecord, OrderScan, load_intent
@@ -30,8 +31,17 @@ _UNLAUNCHED = ("claimed", "parked", "tombstone")
 class Reconciler:
     """One route's. `step` raises ``Unavailable`` and ``StateLost`` as the ledger does."""
 
-    def __init__(self, ledger: Ledger, adapter: BaseBrokerAdapter, log: Logger, clock: Clock) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        adapter: BaseBrokerAdapter,
+        log: Logger,
+        clock: Clock,
+        forgets: Callable[[], bool],
+    ) -> None:
+        """``forgets``: whether the server may have lost what it acknowledged."""
         self._ledger = ledger
+        self._forgets = forgets
         self._adapter = adapter
         self._log = log
         self._clock = clock
@@ -85,8 +95,12 @@ class Reconciler:
         ]
 
     def _strays_by_key(self, rows: list[OrderRecord]) -> list[OrderRecord]:
-        """An order that looks like one in doubt is that doubt's to explain."""
-        under_way = {order_key(load_intent(body)) for body in self._ledger.under_way()}
+        """
+        An order that looks like one in doubt is that doubt's to explain, but where launches may be forgotten: then it
+        may as well be one of those.
+        """
+        bodies = [] if self._forgets() else self._ledger.under_way()
+        under_way = {order_key(load_intent(body)) for body in bodies}
         owners = self._ledger.owners([row.broker_order_id for row in rows])
         return [
             row

@@ -147,7 +147,8 @@ class Resolver:
 
     def _watch(self, doubt: Doubt) -> _Watched:
         watched = self._watched.get(doubt.intent_id)
-        if watched is None or watched.doubt.fence != doubt.fence:
+        # A server that forgot a doubt gives the number of its fence to another one.
+        if watched is None or _name_of(watched.doubt) != _name_of(doubt):
             now = self._clock.boottime()
             left = max(0.0, (doubt.quiet_at - doubt.now) / 1000)
             # On Redis's clock and on our own: whichever says later.
@@ -224,10 +225,11 @@ class Resolver:
             intent,
             launched,
             moment(doubt.quiet_at),
-            {number: moment(one.since) for number, one in owners.items()},
+            {number: moment(one.launched_at) for number, one in owners.items()},
             [number for number, since in noted.items() if since < doubt.launched_at],
             self._rules.exclusive,
             self._adapter.session_over(intent.symbol, launched),
+            doubt.is_forgotten_time,
         )
         return judge_by_key(wanted, watched.readings, absence_from=watched.absence_from)
 
@@ -366,9 +368,9 @@ class Resolver:
                 self._foreign(row)
 
     def _is_of(self, row: OrderRecord, ours: Owner) -> bool:
-        """Whether it may have been placed for that launch, which ended as no order at that time."""
+        """Whether it may have been placed for that launch, which ended as no order."""
         span = timedelta(seconds=60 + 2 * self._rules.quiet)
-        return abs(row.placed_at - moment(ours.since)) <= span
+        return abs(row.placed_at - moment(ours.launched_at)) <= span
 
     def _compare(self, row: OrderRecord, states: dict[str, tuple[str, bytes]]) -> None:
         intent_id = row.client_order_id or ""
@@ -406,6 +408,10 @@ _RESOLUTIONS: Final = {
     Outcome.REJECTED: Resolution.REJECTED,
     Outcome.NOT_PLACED: Resolution.NOT_PLACED,
 }
+
+
+def _name_of(doubt: Doubt) -> tuple[str, int]:
+    return doubt.fence, doubt.launched_at
 
 
 def _sent_at(doubt: Doubt) -> datetime:

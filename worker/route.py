@@ -210,7 +210,13 @@ class Route:
                 self._clock,
                 self._worker,
             )
-            self._reconciler = Reconciler(self._ledger, self._adapter, self._log, self._clock)
+            self._reconciler = Reconciler(
+                self._ledger,
+                self._adapter,
+                self._log,
+                self._clock,
+                lambda: bool(weaknesses(self._client, self._confirmation)),
+            )
 
     def _build_follower(self) -> None:
         self._follower = None

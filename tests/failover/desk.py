@@ -42,7 +42,9 @@ class Member:
         self.broker = MockBroker()
         self.broker.client_order_ids = not by_key
         self.clock = ManualClock(datetime.now(UTC))
-        self.reconciler = Reconciler(self.ledger, self.broker, silent(), self.clock)
+        #: Whether the server may have lost what it acknowledged.
+        self.forgets = False
+        self.reconciler = Reconciler(self.ledger, self.broker, silent(), self.clock, lambda: self.forgets)
         self._tokens: dict[str, str] = {}
 
     def register(self) -> str:

@@ -184,6 +184,26 @@ def test_orders_that_show_no_id_and_belong_to_nobody_halt_the_route(
     assert one.events().count("HALTED") == 1
 
 
+def test_where_launches_are_forgotten_an_order_is_not_explained_by_a_doubt_that_looks_like_it(
+    start: Callable[..., RedisServer], member: Callable[..., Member]
+) -> None:
+    server = start(*EVERYSEC)
+    one = member(server, by_key=True)
+    one.forgets = True
+    one.register()
+    one.claim("a"), one.launch("a"), one.claim("b")
+    restart(server, one)
+    # Its launch is forgotten, and it looks like the one that is not.
+    one.sent("b")
+
+    one.reconcile()
+
+    assert one.events().count("HALTED") == 1
+    assert isinstance(one.launch("b"), Stale) and one.state("b") == "in_doubt"
+    doubts = one.ledger.look(9, base=1, ceiling=1, escalate_after=60)
+    assert [doubt.is_forgotten_time for doubt in doubts] == [True, True], "a person decides"
+
+
 def test_a_wiped_server_trades_again_when_the_list_was_compared_and_a_person_resumes(
     start: Callable[..., RedisServer], member: Callable[..., Member]
 ) -> None:

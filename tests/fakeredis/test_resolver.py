@@ -495,3 +495,63 @@ def test_a_row_that_may_be_an_order_under_way_is_not_called_foreign(bench: Make)
     here.scan()
 
     assert [event.broker_order_id for event in events(here.client) if event.type == "FOREIGN_ORDER"] == ["N5"]
+
+
+def test_an_order_whose_reply_was_slow_does_not_prove_that_one_launched_meanwhile_is_absent(bench: Make) -> None:
+    def slow(request: Any) -> OrderResponse:
+        enqueue(here.client, make_intent(intent_id="a"))
+        here.worker("w2").work()
+        return HELD
+
+    here = keyed(bench, slow, LOST)
+    enqueue(here.client, make_intent(intent_id="c", symbol="000660"))
+    here.desk.work()
+    # The list is older than its lag: of the two orders it shows the first one.
+    here.broker.orders.append(unnamed("N1", symbol="000660"))
+
+    assert [here.look(), here.look(QUIET), here.look(1)] == [0, 0, 0]
+    assert state(here.client, "a") == "in_doubt"
+
+
+def test_what_was_read_of_a_doubt_that_redis_forgot_says_nothing_of_the_next_one(bench: Make) -> None:
+    here = bench(LOST, LOST)
+    here.doubt()
+    here.look()
+    here.clock.advance(QUIET + 1)
+    # Another server: it knows neither the entry nor the doubt nor the number of its fence.
+    here.client.delete(KEYS.intent("a"), KEYS.doubts)
+    here.client.hdel(KEYS.state, "fence")
+    enqueue(here.client, make_intent(intent_id="a"))
+    here.desk.work()
+
+    assert [here.look(), here.look()] == [0, 0]
+    assert state(here.client, "a") == "in_doubt"
+
+
+def test_a_verdict_on_a_doubt_that_redis_forgot_does_not_end_the_next_one(bench: Make) -> None:
+    here = bench(LOST)
+    here.doubt()
+    (doubt,) = here.desk.ledger.look(1, base=1, ceiling=1, escalate_after=60)
+    fence, launched = doubt.fence, doubt.launched_at
+    here.client.hset(KEYS.intent("a"), "flight", f"1:1:1:{launched + 5}:{launched + 6000}")
+
+    done = here.desk.ledger.resolve(
+        doubt, outcome="NOT_PLACED", payload=b"{}", reference="", actor="w1", reason="absent"
+    )
+
+    assert not done and fence == doubt.fence
+    assert state(here.client, "a") == "in_doubt"
+
+
+def test_after_a_person_resumed_early_what_may_have_been_sent_before_is_given_its_time(bench: Make) -> None:
+    here = bench(HELD)
+    enqueue(here.client, make_intent(intent_id="a"))
+    now = here.desk.ledger.now_ms()
+    here.client.hset(KEYS.state, mapping={"unsure_since": now + 1000, "unsure_until": now + 7000})
+    assert Control(here.client, "default").resume("kim", "looked")
+    here.desk.work()
+
+    assert state(here.client, "a") == "in_doubt"
+    assert [here.look() for _ in range(3)] == [0, 0, 0]
+    assert here.look(QUIET) + here.look(1) == 1
+    assert answers(here.client)["a"].outcome is Outcome.NOT_PLACED

@@ -49,8 +49,8 @@ def verdict(*readings: Reading, **wanted: Any) -> Any:
 
 
 def later(number: str = "OURS") -> dict[str, Any]:
-    """A later order of ours, which the lists then show."""
-    return {"owned": {number: LAUNCHED + timedelta(seconds=3)}}
+    """An order of ours that left when nothing of this one could arrive any more, and which the lists then show."""
+    return {"owned": {number: WANTED.quiet + timedelta(seconds=1)}}
 
 
 OURS = row("OURS", symbol="000660")
@@ -119,9 +119,19 @@ def test_absence_needs_two_complete_lists_after_the_lag_that_reach_past_the_laun
 def test_lists_without_a_later_order_of_ours_prove_no_absence_before_the_session_is_over() -> None:
     assert isinstance(verdict(reading(), reading()), NoVerdict)
     assert isinstance(verdict(reading(OURS), reading(), **later()), NoVerdict)
-    before = {"owned": {"OURS": LAUNCHED - timedelta(seconds=1)}}
-    assert isinstance(verdict(reading(OURS), reading(OURS), **before), NoVerdict)
     assert isinstance(verdict(reading(), reading(), session_over=True), Absent)
+
+
+@pytest.mark.parametrize("seconds", [-1, 3, 6])
+def test_an_order_that_left_while_this_one_could_still_arrive_does_not_reach_past_it(seconds: int) -> None:
+    early = {"owned": {"OURS": LAUNCHED + timedelta(seconds=seconds)}}
+
+    assert isinstance(verdict(reading(OURS), reading(OURS, started=101.0), **early), NoVerdict)
+
+
+def test_of_a_time_whose_launches_redis_forgot_nothing_is_told_by_looks() -> None:
+    assert isinstance(verdict(reading(row()), forgotten=True), NoVerdict)
+    assert isinstance(verdict(reading(), reading(), session_over=True, forgotten=True), NoVerdict)
 
 
 def test_a_market_order_is_known_by_a_row_without_a_price_or_with_zero() -> None:

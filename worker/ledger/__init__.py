@@ -183,7 +183,6 @@ class Ledger:
                     server.address,
                     int(server.remembers),
                     self._sequence if known else 0,
-                    self._quiet_ms,
                 )
                 incarnation, how = scripts.ask(
                     line, "register", self._key_list, (*self._context(), *ask)
@@ -231,7 +230,7 @@ class Ledger:
         """The same, without waiting for the answer."""
         started = self._clock.boottime()
         # The rate limit has its place in launch.
-        limits = (0 if self.rules.rate_limit else room, self._quiet_ms, _ms(self.rules.future_skew))
+        limits = (0 if self.rules.rate_limit else room, _ms(self.rules.future_skew))
 
         def read(answers: list[Any]) -> list[Claim]:
             claims = [_claim(answer, started, self.rules.order_timeout) for answer in answers]
@@ -247,7 +246,7 @@ class Ledger:
         The time to send starts here, before the note is written, and ends with the order time-out or the expiry.
         """
         started = self._clock.boottime()
-        limits = (self._quiet_ms, _ms(self.rules.future_skew), *self._slots)
+        limits = (_ms(self.rules.future_skew), *self._slots)
         answers = self._call("launch", *limits, *chain.from_iterable(wanted))
         launches = [_launch(answer, started, self.rules.order_timeout) for answer in answers]
         self._note_sequence(launches)
@@ -299,7 +298,7 @@ class Ledger:
     def cancel(self, intent_id: str, token: str, attempt: int, target: str, symbol: str) -> CancelDecision:
         """Decide what a claimed CANCEL may do, and note it when a request is about to leave."""
         started = self._clock.boottime()
-        answer = self._call("cancel", intent_id, token, attempt, target, symbol, self._quiet_ms, *self._slots)
+        answer = self._call("cancel", intent_id, token, attempt, target, symbol, *self._slots)
         gate = CancelGate(answer[0].decode())
         if gate is CancelGate.LAUNCHED:
             send_before = started + min(self.rules.order_timeout, answer[1] / 1000)
@@ -346,6 +345,7 @@ class Ledger:
             actor,
             reason,
             key,
+            doubt.launched_at,
         )
         return bool(answer == b"settled")
 
@@ -404,8 +404,8 @@ class Ledger:
         found = {}
         for name, row in zip(names, rows, strict=True):
             if row:
-                since, _, intent_id = row.decode().partition(":")
-                found[name] = Owner(intent_id, int(since))
+                _, launched_at, intent_id = row.decode().split(":", 2)
+                found[name] = Owner(intent_id, int(launched_at))
         return found
 
     def noted_at(self, numbers: Sequence[str]) -> dict[str, int]:
@@ -486,6 +486,7 @@ class Ledger:
             _ms(rules.retention),
             rules.lane_on_doubt,
             rules.build,
+            self._quiet_ms,
         )
 
     def _unavailable(self) -> _Unavailable:
@@ -584,4 +585,5 @@ def _doubt(row: list[Any]) -> Doubt:
         target=row[8].decode(),
         target_response=row[9],
         target_reference=row[10].decode(),
+        is_forgotten_time=bool(row[11]),
     )

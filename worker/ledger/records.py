@@ -168,6 +168,8 @@ class Doubt:
     target: str
     target_response: bytes
     target_reference: str
+    #: It is of a time of which this server has forgotten launches: an order like it may be another intent's.
+    is_forgotten_time: bool = False
 
 
 class Unsure(NamedTuple):
@@ -184,7 +186,7 @@ class Owner(NamedTuple):
 
     intent_id: str
     #: Milliseconds on Redis's clock.
-    since: int
+    launched_at: int
 
 
 class Buried(StrEnum):

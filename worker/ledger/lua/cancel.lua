@@ -5,9 +5,8 @@
 -- ARGV[ARGS + 2]  attempt   the number of this launch, from 1
 -- ARGV[ARGS + 3]  target    the intent to cancel
 -- ARGV[ARGS + 4]  symbol    its lane, which launches nothing while the CANCEL is open
--- ARGV[ARGS + 5]  quiet_ms  from here until the broker's list can prove that the request did not arrive
--- ARGV[ARGS + 6]  calls     as in launch.lua
--- ARGV[ARGS + 7]  window_us
+-- ARGV[ARGS + 5]  calls     as in launch.lua
+-- ARGV[ARGS + 6]  window_us
 --
 -- Returns {'launched', left_ms, response, reference}  ask the broker to cancel the order of this response
 --         {'never_sent'}       the target had not left; it never will, and is answered CANCELLED
@@ -19,7 +18,7 @@
 --         {'expired'}          the CANCEL itself is too old
 --         {'stale'}            it is not yours: send nothing, write nothing
 local id, token, attempt = ARGV[ARGS], ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])
-local target, symbol, quiet_ms = ARGV[ARGS + 3], ARGV[ARGS + 4], tonumber(ARGV[ARGS + 5])
+local target, symbol = ARGV[ARGS + 3], ARGV[ARGS + 4]
 local RETRY_MS = 250
 
 local own = load(id)
@@ -78,7 +77,7 @@ end
 local ok, answer = pcall(cjson.decode, response)
 if not (ok and answer.accepted) then return {'done', response} end
 if not hold() then return wait() end
-local later = take_slot('cancel', tonumber(ARGV[ARGS + 6]), tonumber(ARGV[ARGS + 7]))
+local later = take_slot('cancel', tonumber(ARGV[ARGS + 5]), tonumber(ARGV[ARGS + 6]))
 if later > 0 then return {'later', later} end
 redis.call('HSET', entry_key(id), 'state', 'in_flight',
   'flight', string.format('%.0f:0:0:%.0f:%.0f', attempt, now_ms, now_ms + quiet_ms))

@@ -2,8 +2,7 @@
 -- same step, through the same gates as in launch.lua; what meets a closed gate is only granted.
 --
 -- ARGV[ARGS]      room      launch at most so many
--- ARGV[ARGS + 1]  quiet_ms  as in launch.lua
--- ARGV[ARGS + 2]  skew_ms   as in launch.lua
+-- ARGV[ARGS + 1]  skew_ms   as in launch.lua
 -- then for each intent nine arguments:
 --   id  token (unguessable, of this delivery)  fingerprint  symbol ('' = no lane)  entry ('' = number it here)
 --   created (ms)  not_after (ms)  target ('' = no CANCEL)  body
@@ -15,8 +14,8 @@
 --                  {'known', state}           a replay: the ledger holds it open already
 --                  {'settled', response}      a replay: it was answered before; the stored JSON
 --                  {'conflict', fingerprint}  same id, other content; nothing was changed
-local room, quiet_ms, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
-local gates = read_gates(quiet_ms)
+local room, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1])
+local gates = read_gates()
 if gates.halted or not gates.admits or gates.unsure or gates.differs then room = 0 end
 local first_sequence = gates.sequence
 local answers = {}
@@ -98,7 +97,7 @@ local function claim(id, token, fingerprint, symbol, entry, ...)
   return {'known', state}
 end
 
-for i = ARGS + 3, #ARGV, 9 do
+for i = ARGS + 2, #ARGV, 9 do
   answers[#answers + 1] = claim(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6],
     ARGV[i + 7], ARGV[i + 8])
 end

@@ -1,10 +1,9 @@
 -- Note that a batch of orders is about to leave. The last gate: what passes here may be sent, once.
 -- Its lane needs no look: claim and grant let one intent of a lane out at a time.
 --
--- ARGV[ARGS]      quiet_ms      from here until the broker's list can prove an absence
--- ARGV[ARGS + 1]  skew_ms       how far in the future an intent may be
--- ARGV[ARGS + 2]  calls         that the broker takes of the route in a window, 0 = no limit
--- ARGV[ARGS + 3]  window_us     of them
+-- ARGV[ARGS]      skew_ms       how far in the future an intent may be
+-- ARGV[ARGS + 1]  calls         that the broker takes of the route in a window, 0 = no limit
+-- ARGV[ARGS + 2]  window_us     of them
 -- then for each   id  token  attempt (the number of this launch, from 1)
 --
 -- Returns for each {'launched', sequence, left_ms}  send it before left_ms have passed, or give it up
@@ -13,11 +12,10 @@
 --                  {'tripped'} {'halted', reason} {'rollout'} {'expired'} {'future'} {'cancelled', id}
 --                                                   it may not leave: settle it as denied
 --                  {'stale'}                        it is not yours, or in doubt: send nothing, write nothing
-local quiet_ms, skew_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1])
-local calls, window_us = tonumber(ARGV[ARGS + 2]), tonumber(ARGV[ARGS + 3])
+local skew_ms, calls, window_us = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
 local refused = 0
 local UNSURE_MS = 200
-local gates = read_gates(quiet_ms)
+local gates = read_gates()
 
 -- A first launch needs the claim; another one needs the token that launched before and gave proof that nothing left.
 -- The same number again is the same call, whose reply was lost.
@@ -38,7 +36,7 @@ local function launch(id, token, attempt)
   local created, not_after = string.match(v[5], '^(%d+):(%d+)$')
   created, not_after = tonumber(created), tonumber(not_after)
   if state == 'claimed' and is_suspect(gates, id, created, skew_ms) then
-    suspect(load(id), created)
+    suspect(load(id), created, skew_ms)
     return {'stale'}
   end
   if v[6] then return {'cancelled', v[6]} end
@@ -63,7 +61,7 @@ local function launch(id, token, attempt)
 end
 
 local answers = {}
-for i = ARGS + 4, #ARGV, 3 do
+for i = ARGS + 3, #ARGV, 3 do
   answers[#answers + 1] = launch(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]))
 end
 redis.call('HSET', K.state, 'sequence', gates.sequence)

@@ -12,6 +12,7 @@
 -- ARGV[6] retention_ms  how long a settled entry lives
 -- ARGV[7] on_doubt      'wait': a doubt holds its lane; 'continue': it does not
 -- ARGV[8] build         version and settings of a worker that sends with real money, '' of any other
+-- ARGV[9] quiet_ms      from a launch until nothing of it can still arrive, and the broker's list shows it
 --
 -- Times are milliseconds of Redis's own clock.
 local K = {
@@ -21,7 +22,8 @@ local K = {
 }
 local prefix, route, worker, incarnation = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lease_ms, retention_ms, on_doubt, build = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8]
-local ARGS = 9 -- where a script's own arguments begin
+local quiet_ms = tonumber(ARGV[9])
+local ARGS = 10 -- where a script's own arguments begin
 
 local clock = redis.call('TIME')
 local now_us = clock[1] * 1000000 + clock[2]
@@ -249,15 +251,16 @@ local function is_suspect(gates, id, created, skew_ms)
   return created - skew_ms <= gates.suspect_until or redis.call('HEXISTS', K.noted, 'stray:' .. id) == 1
 end
 
--- Put an entry in doubt whose launch, if there was one, was forgotten by the server.
-local function suspect(e, created)
-  e.flight = string.format('1:0:0:%.0f:%.0f', created, now_ms)
+-- Put an entry in doubt whose launch, if there was one, was forgotten by the server. A person may have resumed the route
+-- before all of that had arrived.
+local function suspect(e, created, skew_ms)
+  e.flight = string.format('1:0:0:%.0f:%.0f', math.min(created - skew_ms, now_ms), now_ms + quiet_ms)
   redis.call('HSET', entry_key(e.id), 'flight', e.flight)
   to_doubt(e, nil, 'its launch may be among those that the server has forgotten', 'FS042', false)
 end
 
 -- What stands in the way of all launches of the route, read once a call.
-local function read_gates(quiet_ms)
+local function read_gates()
   local v = redis.call('HMGET', K.state, 'halted', 'halt_reason', 'sequence', 'unsure_since', 'suspect_until', 'build',
     'rollout_until')
   local guard = guard_load(K.state)
@@ -384,10 +387,12 @@ local function finish(e, response, reference)
 end
 
 -- At a broker that knows no ids of ours, remember whose an order is by its number, and which launched orders became
--- none, by their key: symbol, side, quantity and price. `key` is '' where rows carry our ids.
+-- none, by their key: symbol, side, quantity and price. `key` is '' where rows carry our ids. Since when that is known, when
+-- it was launched, and the id.
 local function own(e, key, outcome, response)
   if key == '' or e.target or e.attempt == '0' then return end
-  local owner = string.format('%.0f', now_ms) .. ':' .. e.id
+  local launched_at = string.match(e.flight, '^%d+:%d+:%d+:(%d+):')
+  local owner = string.format('%.0f', now_ms) .. ':' .. launched_at .. ':' .. e.id
   if outcome == 'ACCEPTED' then
     redis.call('HSET', K.owned, 'number:' .. cjson.decode(response).broker_order_id, owner)
   else

@@ -6,9 +6,10 @@
 -- ARGV[ARGS + 3]  escalate_ms  a doubt older than this is announced as DOUBT_ESCALATED, once
 --
 -- Returns for each {id, fence, attempt, body, launched_at, quiet_at, since, now, target, response of target,
---                   reference of target}
+--                   reference of target, 1 if it is of a time of which this server has forgotten launches}
 local limit, base_ms, ceiling_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
 local escalate_ms = tonumber(ARGV[ARGS + 3])
+local forgotten_until = tonumber(redis.call('HGET', K.state, 'suspect_until') or -1)
 local due = {}
 
 local function escalate(e)
@@ -36,7 +37,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', K.doubts, '-inf', now_ms, 'LIMIT
     if not v[2] and now_ms - tonumber(v[1]) > escalate_ms then escalate(e) end
     local of_target = e.target and redis.call('HMGET', entry_key(e.target), 'response', 'reference') or {}
     due[#due + 1] = {id, e.fence, e.attempt, body_of(id), launched_at, quiet_at, v[1], now_ms, e.target or '',
-      of_target[1] or '', of_target[2] or ''}
+      of_target[1] or '', of_target[2] or '', tonumber(launched_at) <= forgotten_until and 1 or 0}
   else
     redis.call('ZREM', K.doubts, id)
   end

@@ -10,12 +10,11 @@
 -- ARGV[ARGS + 7]  address    where it is
 -- ARGV[ARGS + 8]  remembers  '1': a restart at this address has forgotten nothing
 -- ARGV[ARGS + 9]  seen       the highest number of a launch that this worker has seen
--- ARGV[ARGS + 10] quiet_ms   from here until the broker's list shows what was launched before
 --
 -- Returns {incarnation, 'found' | 'made' | 'halted' | 'changed'}
 local fresh, known, threshold, start_halted = ARGV[ARGS], ARGV[ARGS + 1], ARGV[ARGS + 2], ARGV[ARGS + 3]
 local broker, mode, server, address = ARGV[ARGS + 4], ARGV[ARGS + 5], ARGV[ARGS + 6], ARGV[ARGS + 7]
-local remembers, seen, quiet_ms = ARGV[ARGS + 8] == '1', tonumber(ARGV[ARGS + 9]), tonumber(ARGV[ARGS + 10])
+local remembers, seen = ARGV[ARGS + 8] == '1', tonumber(ARGV[ARGS + 9])
 local v = redis.call('HMGET', K.state, 'incarnation', 'server', 'address', 'sequence')
 local current, last_server, last_address, sequence = v[1], v[2], v[3], tonumber(v[4] or 0)
 redis.call('HSET', K.state, 'guard_threshold', threshold, 'broker', broker, 'mode', mode)

@@ -89,7 +89,7 @@ end
 
 local function remember(e, attempt)
   e.sequence, e.generation, e.attempt, e.state = redis.call('HINCRBY', K.state, 'sequence', 1), guard.generation, attempt, 'in_flight'
-  local flight = string.format('%s:%.0f:%.0f:%.0f:%.0f', attempt, e.sequence, e.generation, now_ms - lease_ms, now_ms)
+  local flight = string.format('%s:%.0f:%.0f:%.0f:%.0f', attempt, e.sequence, e.generation, now_ms - lease_ms, now_ms + quiet_ms)
   redis.call('HSET', entry_key(e.id), 'state', 'in_flight', 'flight', flight)
 end
 
