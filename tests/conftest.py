@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -38,6 +39,16 @@ def make_intent(**changes: Any) -> ExecutionIntent:
 def intent_json(**changes: Any) -> bytes:
     """The same intent as a producer sends it."""
     return dump(make_intent(**changes))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A test that configures the log of a worker in this process adopts the libraries' messages. Not for the next test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session", name="make_intent")

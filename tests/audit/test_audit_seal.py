@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -425,19 +424,8 @@ def test_a_copy_of_a_seal_that_the_chain_does_not_reach_is_a_fault(client: Any, 
     assert fault is not None and "does not reach" in fault.text
 
 
-@pytest.fixture
-def logged() -> Iterator[io.StringIO]:
-    """Where the log goes; for others it goes where it went, afterwards."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield io.StringIO()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
-def test_each_seal_is_logged_and_one_that_has_vanished_under_the_sealer_too(
-    client: Any, logged: io.StringIO
-) -> None:
+def test_each_seal_is_logged_and_one_that_has_vanished_under_the_sealer_too(client: Any) -> None:
+    logged = io.StringIO()
     one = sealer(client, log=configure("info", "json", stream=logged))
     happen(client, 3)
     one.turn()

@@ -497,7 +497,9 @@ def test_a_row_that_may_be_an_order_under_way_is_not_called_foreign(bench: Make)
     assert [event.broker_order_id for event in events(here.client) if event.type == "FOREIGN_ORDER"] == ["N5"]
 
 
-def test_an_order_whose_reply_was_slow_does_not_prove_that_one_launched_meanwhile_is_absent(bench: Make) -> None:
+def test_an_order_whose_reply_was_slow_does_not_prove_that_one_launched_meanwhile_is_absent(
+    bench: Make,
+) -> None:
     def slow(request: Any) -> OrderResponse:
         enqueue(here.client, make_intent(intent_id="a"))
         here.worker("w2").work()

@@ -121,7 +121,10 @@ def _judge_by_key(world: World, s: Setting, watch: Watch, entry: Entry, shown: l
         if not owned >> number & 1 and _lane(world, s, number) == s.lane_of(watch.intent)
     ]
     exclusive = s.exclusive or not s.on(Rule.EXCLUSIVE)
-    if len(strangers) == 1 and exclusive:
+    redis = world.redis
+    if s.on(Rule.FORGOTTEN_TIME) and (redis.unsure >= 0 or redis.suspects >> watch.intent & 1):
+        watch.telling = 0
+    elif len(strangers) == 1 and exclusive:
         watch.outcome, watch.number = ACCEPTED, strangers[0]
     elif strangers:
         watch.telling = 0

@@ -53,11 +53,12 @@ def reconcile(world: World, s: Setting, shown: list[int]) -> None:
 
 def _strays_by_key(redis: Redis, s: Setting, shown: list[int], intents: list[int]) -> set[int]:
     mine = owned(redis)
-    # An order that looks like one in doubt is that doubt's to explain.
+    # An order that looks like one in doubt is that doubt's to explain, but where launches may be forgotten.
+    forgets = s.forgets and not s.confirms and s.on(Rule.FORGOTTEN_TIME)
     under_way = {
         s.lane_of(one)
         for one, entry in enumerate(redis.entries)
-        if entry is not None and entry.state in (IN_FLIGHT, IN_DOUBT)
+        if entry is not None and entry.state in (IN_FLIGHT, IN_DOUBT) and not forgets
     }
     return {
         one

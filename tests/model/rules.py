@@ -58,6 +58,11 @@ class Rule(Enum):
         "P4",
         "resumed at once",
     )
+    FORGOTTEN_TIME = Statement(
+        "without ids nothing tells whose an order is, of a time whose launches Redis forgot: a person decides",
+        "P1",
+        "Redis forgets, no ids",
+    )
     CONFIRMED = Statement("what Redis was told counts once it will survive", "P5", "fail-over")
     SWEEP = Statement("unsettled entries are found by an index, not by redelivery", "P3", "one order")
     RETENTION = Statement("an id is remembered for longer than it can trade", "P1", "stale")

@@ -19,6 +19,7 @@ info
 wait 0 1
 client setname x
 config get appendonly
+cluster slots
 multi
 exec
 unwatch
@@ -74,6 +75,7 @@ xpending {intents} g
 xrange {failsafe} - +
 xread streams {responses} 0
 xreadgroup group g c streams {intents} >
+xrevrange {seals} + -
 xtrim {audit} minid 0
 """
 

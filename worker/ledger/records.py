@@ -168,7 +168,7 @@ class Doubt:
     target: str
     target_response: bytes
     target_reference: str
-    #: It is of a time of which this server has forgotten launches: an order like it may be another intent's.
+    #: It is of a time of which this server has forgotten launches, or may have: an order like it may be another's.
     is_forgotten_time: bool = False
 
 

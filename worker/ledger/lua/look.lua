@@ -6,10 +6,11 @@
 -- ARGV[ARGS + 3]  escalate_ms  a doubt older than this is announced as DOUBT_ESCALATED, once
 --
 -- Returns for each {id, fence, attempt, body, launched_at, quiet_at, since, now, target, response of target,
---                   reference of target, 1 if it is of a time of which this server has forgotten launches}
+--                   reference of target, 1 if it is of a time of which this server has, or may have, forgotten launches}
 local limit, base_ms, ceiling_ms = tonumber(ARGV[ARGS]), tonumber(ARGV[ARGS + 1]), tonumber(ARGV[ARGS + 2])
 local escalate_ms = tonumber(ARGV[ARGS + 3])
-local forgotten_until = tonumber(redis.call('HGET', K.state, 'suspect_until') or -1)
+local gates = redis.call('HMGET', K.state, 'unsure_since', 'suspect_until')
+local forgotten_until = gates[1] and now_ms or tonumber(gates[2] or -1)
 local due = {}
 
 local function escalate(e)
