@@ -186,20 +186,6 @@ SETTINGS: Final = (
         confirms=False,
     ),
     Setting(
-        "Redis forgets, no ids",
-        "Redis loses what it had not written, at a broker whose rows carry no ids of ours; two equal orders of one lane",
-        (A, B),
-        frozenset({"P1", "P4", "P8"}),
-        queue="A B",
-        workers=1,
-        faults={"Redis dies": 1},
-        asks_again=True,
-        claims_at_once=True,
-        forgets=True,
-        confirms=False,
-        shows_ids=False,
-    ),
-    Setting(
         "fail-over",
         "another server takes over without what was not confirmed; a halt",
         (A,),
@@ -213,14 +199,18 @@ SETTINGS: Final = (
 
 
 def _more(name: str, about: str, of: str = "", **changes: Any) -> Setting:
-    return replace(named(of or name), name=f"{name}, more", about=about, **changes)
+    return replace(_of_ci(of or name), name=f"{name}, more", about=about, **changes)
 
 
-def named(name: str) -> Setting:
+def _of_ci(name: str) -> Setting:
     return next(one for one in SETTINGS if one.name == name)
 
 
-#: Searched by ``--deep``: the same worlds with more going wrong at once.
+def named(name: str) -> Setting:
+    return next(one for one in (*SETTINGS, *DEEP) if one.name == name)
+
+
+#: Searched by ``--deep``: the same worlds with more going wrong at once, and one that is large by itself.
 DEEP: Final = (
     _more(
         "one order",
@@ -279,5 +269,18 @@ DEEP: Final = (
         queue="A B",
         shows_ids=False,
         faults={"Redis dies": 1, "crash": 1},
+    ),
+    Setting(
+        "Redis forgets, no ids",
+        "Redis loses what it had not written, at a broker whose rows carry no ids of ours; two equal orders of one lane",
+        (A, B),
+        frozenset({"P1", "P4", "P8"}),
+        queue="A B",
+        workers=1,
+        faults={"Redis dies": 1},
+        claims_at_once=True,
+        forgets=True,
+        confirms=False,
+        shows_ids=False,
     ),
 )

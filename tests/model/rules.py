@@ -60,7 +60,7 @@ class Rule(Enum):
     )
     FORGOTTEN_TIME = Statement(
         "without ids nothing tells whose an order is, of a time whose launches Redis forgot: a person decides",
-        "P1",
+        "P4",
         "Redis forgets, no ids",
     )
     CONFIRMED = Statement("what Redis was told counts once it will survive", "P5", "fail-over")
