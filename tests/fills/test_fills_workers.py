@@ -161,5 +161,6 @@ def test_with_notices_changes_are_told_at_once_and_a_successor_makes_up_for_what
     wait_until(
         is_told(here, {one.intent_id: OrderStatus.FILLED for one in (first, *others)}), "all are filled", 60
     )
-    assert witnesses == {"notice"}
+    # The list is read once more when the line comes up, which may be after the order.
+    assert "notice" in witnesses
     check_truth(here)
