@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from bench import cases, limits
+from bench import cases, halting, limits
 from bench.machine import Machine, Row
 
 
@@ -52,6 +52,7 @@ _CASES: dict[str, Case] = {
     "slow-broker": cases.slow_broker,
     "memory": cases.memory,
     "limits": limits.limits,
+    "halt": halting.halting,
 }
 
 

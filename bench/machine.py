@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,23 +100,36 @@ class Machine:
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    @contextmanager
-    def worker(
-        self, options: Mapping[str, object] | None = None, **settings: object
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker of one simulated route; settings of the route by name, options of its broker beside them."""
-        route = {"mode": "paper", "max_age": 36000, **settings}
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("EXECWORKER_")}
-        environ |= {
+    def environ(
+        self,
+        options: Mapping[str, object] | None = None,
+        routes: Sequence[str] = ("default",),
+        **settings: object,
+    ) -> dict[str, str]:
+        """What configures such a worker, and commands that are about it."""
+        made = {name: value for name, value in os.environ.items() if not name.startswith("EXECWORKER_")}
+        made |= {
             "EXECWORKER_REDIS_URL": self.url,
             "EXECWORKER_LOG_LEVEL": "warning",
             "EXECWORKER_METRICS_PORT": "0",
         }
-        environ |= {
-            f"EXECWORKER_ROUTES__DEFAULT__{name.upper()}": str(value) for name, value in route.items()
-        }
-        for name, value in (options or {}).items():
-            environ[f"EXECWORKER_ROUTES__DEFAULT__OPTIONS__{name.upper()}"] = str(value)
+        for route in routes:
+            prefix = f"EXECWORKER_ROUTES__{route.upper()}__"
+            for name, value in {"mode": "paper", "max_age": 36000, **settings}.items():
+                made[f"{prefix}{name.upper()}"] = str(value)
+            for name, value in (options or {}).items():
+                made[f"{prefix}OPTIONS__{name.upper()}"] = str(value)
+        return made
+
+    @contextmanager
+    def worker(
+        self,
+        options: Mapping[str, object] | None = None,
+        routes: Sequence[str] = ("default",),
+        **settings: object,
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker of simulated routes; settings of each by name, options of its broker beside them."""
+        environ = self.environ(options, routes, **settings)
         process = subprocess.Popen([sys.executable, "-m", "worker", "run"], env=environ)
         try:
             yield process
