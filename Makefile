@@ -24,7 +24,11 @@ check: $(READY)         ## format, lint, types, tests
 	$(BIN)/mypy
 	$(MAKE) test
 
-soak: $(READY)          ## real processes under a seeded adversary: ten minutes, or what ARGS say (docs/proof.md)
+soak: $(READY)          ## all seams, the model's larger worlds, and a storm on real processes; with ARGS the storm alone
+ifndef ARGS
+	$(BIN)/python -m tests.crash
+	$(BIN)/python -m tests.model --deep
+endif
 	$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(READY)         ## speed, as ratios against a baseline of the same run
