@@ -105,9 +105,7 @@ class Guard:
         """The broker holds the order of this launch: forgive the failures launched before it, no others."""
         if generation != self.generation or not self.admits:
             return self, None
-        failures = self.failures
-        if failures:
-            failures = failures[bisect_right(failures, sequence) :]
+        failures = self.failures[bisect_right(self.failures, sequence) :]
         state = GuardState.WARNING if failures else GuardState.NORMAL
         last_success = max(sequence, self.last_success)
         return Guard(self.threshold, state, failures, last_success, generation, False), None

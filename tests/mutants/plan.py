@@ -34,4 +34,10 @@ PLAN: Final[dict[str, tuple[str, ...]]] = {
 }
 
 #: (module, what) → why nobody can tell it from the original.
-EXPLAINED: Final[dict[tuple[str, str], str]] = {}
+EXPLAINED: Final[dict[tuple[str, str], str]] = {
+    ("worker.guard", "returns None: return edge"): "a success crosses no edge, so this is None already",
+    (
+        "worker.guard",
+        "turned round: False",
+    ): "the default of a protocol, and of a guard that refuses every reset",
+}

@@ -207,6 +207,29 @@ def test_an_open_guard_admits_all_counts_nothing_and_sends_resets_elsewhere() ->
 
     assert [home.failed(0, 0) for _ in range(9)] == [None] * 9
     assert home.succeeded(0, 0) is None
-    assert home.launched() is not None
+    assert home.launched() == (0, 0)
     with pytest.raises(Refused, match="worker guard reset"):
         home.reset()
+
+
+def test_a_guard_that_nobody_configured_trips_at_the_third_failure() -> None:
+    assert failed(Guard(), 1, 2, 3)[1] == [None, None, FailsafeType.GUARD_TRIPPED]
+
+
+def test_a_refused_order_counts_unless_the_route_says_otherwise() -> None:
+    assert counts(Outcome.REJECTED)
+    assert not counts(Outcome.REJECTED, count_rejected=False)
+
+
+def test_a_guard_in_lockdown_is_not_reset_by_a_word_without_approval() -> None:
+    home = LocalGuard(threshold=1)
+    for _ in range(2):
+        launch = home.launched()
+        assert launch is not None
+        home.failed(*launch)
+        if home.value.state is GuardState.FAIL:
+            home.reset()
+
+    with pytest.raises(Refused, match="LOCKDOWN"):
+        home.reset()
+    assert home.reset(approve=True) is FailsafeType.GUARD_RESET
