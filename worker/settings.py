@@ -183,7 +183,7 @@ _YES_OR_NO = "true or false"
 
 
 #: The scheme of each Redis URL, and that of the queue on the same server.
-_QUEUE_SCHEMES: Final = {
+QUEUE_SCHEMES: Final = {
     "redis": "redis-streams",
     "rediss": "rediss-streams",
     "unix": "redis-streams+unix",
@@ -353,7 +353,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
-    redis_url: Annotated[SecretUrl, _with_scheme(*_QUEUE_SCHEMES)] = _setting(
+    redis_url: Annotated[SecretUrl, _with_scheme(*QUEUE_SCHEMES)] = _setting(
         "a URL that begins with redis://, unix://, redis+sentinel:// or redis+cluster:// (rediss… with TLS)",
         "The Redis that holds the ledger, the guard and the streams. With sentinels: "
         "`redis+sentinel://a:26379,b:26379,c:26379/SERVICE/DB`; a cluster, by some of its nodes: "
@@ -756,7 +756,7 @@ def _cannot_read(file: object, error: Exception) -> str:
 
 def _queue_beside(redis_url: SecretUrl | None) -> SecretUrl:
     scheme, _, rest = (redis_url or SecretUrl("redis://")).partition("://")
-    return SecretUrl(f"{_QUEUE_SCHEMES[scheme]}://{rest}")
+    return SecretUrl(f"{QUEUE_SCHEMES[scheme]}://{rest}")
 
 
 def _stderr_is_a_terminal() -> bool:

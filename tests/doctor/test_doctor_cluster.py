@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner
 
-from tests.failover.test_cluster import Cluster
+from tests.failover.cluster import Cluster
 from tests.process.workers import wait_until
 from tests.told.told_case import web_hook
 from worker.cli.app import app

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,49 +13,14 @@ import pytest
 import redis
 
 from contracts import load_response
-from tests.conftest import RedisServer, _free_port, make_intent, start_redis
+from tests.conftest import make_intent
+from tests.failover.cluster import SLOTS, Cluster
 from tests.process.workers import Floor, wait_until
 from worker.connection import at_home, connect
 from worker.keys import RouteKeys
 from worker.producer import IntentProducer
 
 pytestmark = [pytest.mark.process, pytest.mark.real_redis]
-
-SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
-
-
-class Cluster:
-    """Three primaries."""
-
-    def __init__(self, *options: str) -> None:
-        buses = [_free_port() for _ in SLOTS]
-        quick = ("--cluster-enabled", "yes", "--cluster-node-timeout", "20000")
-        self.nodes = [start_redis(*options, *quick, "--cluster-port", str(bus)) for bus in buses]
-        for node, (first, last) in zip(self.nodes, SLOTS, strict=True):
-            self._say(node, "CLUSTER", "ADDSLOTSRANGE", first, last)
-        for node, bus in zip(self.nodes[1:], buses[1:], strict=True):
-            self._say(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        wait_until(lambda: all(self._is_whole(node) for node in self.nodes), "the nodes know each other")
-
-    @property
-    def url(self) -> str:
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
-
-    def close(self) -> None:
-        for node in self.nodes:
-            node.kill()
-            shutil.rmtree(node.folder, ignore_errors=True)
-
-    def _say(self, node: RedisServer, *words: Any) -> Any:
-        client: Any = connect(f"redis://127.0.0.1:{node.port}", client_name="test")
-        with client:
-            return client.execute_command(*words)
-
-    def _is_whole(self, node: RedisServer) -> bool:
-        return b"cluster_state:ok" in self._say(node, "CLUSTER", "INFO") and self._knows_three(node)
-
-    def _knows_three(self, node: RedisServer) -> bool:
-        return len(self._say(node, "CLUSTER", "SLOTS")) == 3
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +57,9 @@ def test_the_orders_of_two_routes_on_different_nodes_are_all_answered(
             wait_until(lambda at=client, of=name: len(answers(at, of)) == 60, f"{name} is answered")
             found = answers(client, name)
             assert set(Counter(found).values()) == {1}
+        told = ("--symbol", "005930", "--side", "BUY", "--quantity", "1", "--price", "71000", "--wait")
+        for name in routes:
+            assert here.run("submit", "--route", name, *told).returncode == 0
         assert here.run("halt", "--all", "--reason", "a drill").returncode == 0
         assert here.run("status").returncode == 0
         assert not worker.ended

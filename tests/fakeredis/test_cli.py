@@ -258,13 +258,13 @@ def test_an_operator_halts_and_resumes_in_his_own_name(cli: Cli, client: Any) ->
     assert documents(resumed) == [{"route": "default", "action": "resumed", "changed": True}]
 
 
-def test_halting_all_halts_every_route_that_anybody_knows(cli: Cli, client: Any) -> None:
-    client.hset("exec:routes", "kis_main", "{}")
+def test_halting_all_halts_every_route_that_anybody_knows(cli: Cli, any_redis: Any) -> None:
+    any_redis.connect(any_redis.url).hset("exec:routes", "kis_main", "{}")
 
     done = cli("halt", "--all", "--reason", "fire")
 
     assert done.exit_code == 0
-    assert all(Control(client, route).status().halted for route in ("default", "kis_main"))
+    assert all(Control(any_redis.of(route), route).status().halted for route in ("default", "kis_main"))
 
 
 @pytest.mark.parametrize(

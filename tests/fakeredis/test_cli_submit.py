@@ -396,8 +396,8 @@ def test_an_id_that_belongs_to_another_order_is_refused_before_it_is_sent(
 # --- Where to ---------------------------------------------------------------------------------------------
 
 
-def test_a_route_that_nobody_reads_is_refused(cli: Cli, client: Any) -> None:
-    client.hset("exec:routes", "kis_main", "{}")
+def test_a_route_that_nobody_reads_is_refused(cli: Cli, any_redis: Any) -> None:
+    any_redis.connect(any_redis.url).hset("exec:routes", "kis_main", "{}")
 
     typo = cli(*ONE, "--route", "kis_mian")
     known = cli(*ONE, "--route", "kis_main")
@@ -405,7 +405,7 @@ def test_a_route_that_nobody_reads_is_refused(cli: Cli, client: Any) -> None:
     assert typo.exit_code == 1
     assert "Did you mean 'kis_main'?" in typo.stderr
     assert known.exit_code == 0
-    assert client.xlen(RouteKeys("kis_main").intents) == 1
+    assert any_redis.of("kis_main").xlen(RouteKeys("kis_main").intents) == 1
 
 
 def test_with_two_routes_one_must_be_said(cli: Cli) -> None:

@@ -131,9 +131,10 @@ def test_a_long_list_of_intents_keeps_its_order_over_many_batches(
 def test_another_route_has_another_queue(
     any_redis: Any, client: Any, make_intent: Callable[..., ExecutionIntent]
 ) -> None:
-    IntentProducer(client, "kis_main").enqueue(make_intent())
+    other: Any = any_redis.of("kis_main")
+    IntentProducer(other, "kis_main").enqueue(make_intent())
 
-    assert client.xlen(RouteKeys("kis_main").intents) == 1
+    assert other.xlen(RouteKeys("kis_main").intents) == 1
     assert client.xlen(KEYS.intents) == 0
 
 

@@ -38,10 +38,11 @@ from worker.cli.context import (
 from worker.cli.rows import Format, Row, Source, expiring
 from worker.errors import Refused, Unavailable
 from worker.producer import IntentProducer
+from worker.settings import QUEUE_SCHEMES
 
 #: Intents that are looked up and enqueued together.
 _BATCH = 500
-_QUEUES = {"redis-streams": "redis", "rediss-streams": "rediss", "redis-streams+unix": "unix"}
+_QUEUES = {queue: redis for redis, queue in QUEUE_SCHEMES.items()}
 
 _File = Annotated[str | None, typer.Argument(metavar="[FILE]", help="JSONL or CSV; - is standard input.")]
 _Format = Annotated[Format | None, typer.Option("--format", help="Unless FILE ends in .jsonl or .csv.")]
