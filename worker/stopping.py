@@ -21,9 +21,9 @@ import redis
 from contracts import ExecutionIntent, ExecutionResponse, IntentType, OrderRecord
 from worker.brokers import BaseBrokerAdapter
 from worker.clock import Clock
-from worker.connection import Connect
+from worker.connection import Connect, at_home
 from worker.errors import ConfigError, Refused
-from worker.keys import SHARED
+from worker.keys import SHARED, RouteKeys
 from worker.ledger import Ledger, LedgerRules
 from worker.logs import configure
 from worker.producer import IntentProducer, NoAnswerYet
@@ -64,7 +64,8 @@ def cancel_open(
     settings: Settings, route: str, client: redis.Redis, clock: Clock, connect: Connect, seconds: float
 ) -> list[OpenOrder]:
     """
-    Cancel every working order of the route that is ours, and look again. Takes at most about ``seconds``.
+    Cancel every working order of the route that is ours, and look again. Takes at most about ``seconds``. ``client``
+    reaches all keys: of a cluster, on every node.
 
     Raises:
         Refused: this machine's settings cannot reach the route's broker; nothing was cancelled.
@@ -73,17 +74,24 @@ def cancel_open(
     """
     adapter = _adapter(settings, route, clock)
     try:
-        ledger = Ledger(client, route, "halt", _rules(settings, route, adapter), clock)
+        home = _at_home(settings, route, client, connect)
+        ledger = Ledger(home, route, "halt", _rules(settings, route, adapter), clock)
         adapter.share(client, SHARED)
         adapter.before_read = lambda: _wait_for_slot(ledger, clock)
         with _a_worker(settings, route, clock, connect):
             _wait_for_answers(ledger, clock, seconds / 2)
             found = [OpenOrder(row, _owner(ledger, adapter, row)) for row in _working(adapter, clock)]
             if any(one.intent_id for one in found):
-                found = _cancelled(found, client, route, clock, seconds / 2)
+                found = _cancelled(found, home, route, clock, seconds / 2)
         return _looked_at_again(found, adapter, clock)
     finally:
         adapter.close()
+
+
+def _at_home(settings: Settings, route: str, client: redis.Redis, connect: Connect) -> redis.Redis:
+    url = str(settings.redis_url)
+    home = at_home(url, RouteKeys(route).prefix)
+    return client if home == url else connect(home, client_name="execworker:cli")
 
 
 def _adapter(settings: Settings, route: str, clock: Clock) -> BaseBrokerAdapter:

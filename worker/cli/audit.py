@@ -43,7 +43,7 @@ def verify_trail(
         raise typer.BadParameter("say with --route whose seal it is", param_hint="--against")
     desk = surroundings(ctx)
     names = [desk.route(route)] if route else desk.known_routes()
-    found = [verify(desk.client, name, against or ()) for name in names]
+    found = [verify(desk.at(name), name, against or ()) for name in names]
     for one in found:
         show(dataclasses.asdict(one), _text(one), as_json)
     if any(one.fault for one in found):

@@ -59,6 +59,12 @@ class Surroundings:
     def client(self) -> redis.Redis:
         return self.connect(str(self.settings.redis_url), client_name="execworker:cli")
 
+    def at(self, route: str) -> redis.Redis:
+        """A client of a route's keys: of a cluster, the node where they are."""
+        url = str(self.settings.redis_url)
+        home = at_home(url, RouteKeys(route).prefix)
+        return self.client if home == url else self.connect(home, client_name="execworker:cli")
+
     def known_routes(self) -> list[str]:
         """The routes of the settings, and those that a worker has registered."""
         from worker.ledger.control import routes
@@ -95,10 +101,7 @@ class Surroundings:
         from worker.durability import Confirmation
         from worker.ledger.control import Control
 
-        url = str(self.settings.redis_url)
-        home = at_home(url, RouteKeys(route).prefix)
-        client = self.client if home == url else self.connect(home, client_name="execworker:cli")
-        return Control(client, route, Confirmation.of(self.settings))
+        return Control(self.at(route), route, Confirmation.of(self.settings))
 
 
 def surroundings(ctx: typer.Context) -> Surroundings:

@@ -76,8 +76,10 @@ def list_(
 ) -> None:
     """The dead letters of a route, oldest first."""
     desk = surroundings(ctx)
-    key = RouteKeys(desk.route(route)).dead
-    letters = [_letter(*row) for row in desk.client.xrange(key, count=count) or ()]
+    name = desk.route(route)
+    key = RouteKeys(name).dead
+    client = desk.at(name)
+    letters = [_letter(*row) for row in client.xrange(key, count=count) or ()]
     for letter in letters if as_json else ():
         show(letter.document(), "", True)
     if not as_json:
@@ -88,7 +90,7 @@ def list_(
         typer.echo(
             table(("POS", "AT (UTC)", "REASON", "INTENT", "ERROR"), rows) if rows else "no dead letters"
         )
-    if (left := desk.client.xlen(key) - len(letters)) > 0:
+    if (left := client.xlen(key) - len(letters)) > 0:
         note(f"{left} more; see them with --count")
 
 
@@ -143,7 +145,7 @@ def drop(
     name = desk.route(route)
     keys = RouteKeys(name)
     for letter in [_find(desk, name, position) for position in positions]:
-        with desk.client.pipeline() as pipe:
+        with desk.at(keys.route).pipeline() as pipe:
             detail = to_json({"why": why, **letter.document()})
             _audit(pipe, keys, "dead_dropped", letter.intent_id, who, detail)
             pipe.xdel(keys.dead, letter.position)
@@ -154,7 +156,7 @@ def drop(
 def _find(desk: Surroundings, route: str, position: str) -> _Letter:
     if _ENTRY_ID.fullmatch(position) is None:
         raise typer.BadParameter(f"{position!r} is no position such as 1795392000000-0", param_hint="POS")
-    found = desk.client.xrange(RouteKeys(route).dead, position, position)
+    found = desk.at(route).xrange(RouteKeys(route).dead, position, position)
     if not found:
         raise Refused(f"route {route} has no dead letter {position}; see `worker dead list`")
     return _letter(*found[0])
@@ -185,7 +187,7 @@ def _replayable(desk: Surroundings, route: str, letter: _Letter) -> ExecutionInt
         intent = load_intent(letter.body)
     except ContractError as error:
         raise Refused(f"{letter.position} is still no intent: {error}") from None
-    known = IntentProducer(desk.client, route).recall([intent.intent_id]).get(intent.intent_id)
+    known = IntentProducer(desk.at(route), route).recall([intent.intent_id]).get(intent.intent_id)
     if known is not None and known.response is not None:
         raise Refused(
             f"intent {intent.intent_id} was answered {known.response.outcome} already, and one id has one answer. "
@@ -198,7 +200,7 @@ def _put_back(desk: Surroundings, route: str, letter: _Letter, intent: Execution
     keys = RouteKeys(route)
     stream = keys.cancels if intent.intent_type is IntentType.CANCEL else keys.intents
     # Together: the letter is in the queue or among the dead. Should both happen after all, it is a replay.
-    with desk.client.pipeline() as pipe:
+    with desk.at(keys.route).pipeline() as pipe:
         pipe.xadd(stream, {"body": letter.body})
         pipe.xdel(keys.dead, letter.position)
         _audit(pipe, keys, "dead_replayed", intent.intent_id, who, letter.position)

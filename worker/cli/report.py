@@ -105,7 +105,7 @@ def _compared(desk: Surroundings, route: str, start: datetime, end: datetime) ->
     adapter = _adapter(desk, route)
     try:
         limit = desk.settings.routes[route].rate_limit or adapter.rate_limit
-        ledger = Ledger(desk.client, route, "report", LedgerRules(rate_limit=limit), desk.clock)
+        ledger = Ledger(desk.at(route), route, "report", LedgerRules(rate_limit=limit), desk.clock)
         adapter.share(desk.client, SHARED)
         adapter.before_read = lambda: _wait_for_slot(desk, ledger)
         lines = _lines(desk, ledger, adapter, start, end)
@@ -132,7 +132,7 @@ def _lines(
         raise Unavailable(
             "the broker gave a part of its list only, so nothing can be said of what is missing"
         )
-    ours = read_ours(desk.client, ledger.keys, start - MARGIN, end + MARGIN)
+    ours = read_ours(desk.at(ledger.keys.route), ledger.keys, start - MARGIN, end + MARGIN)
     open_intents = [load_intent(body) for body in ledger.under_way()]
     return compare(ours, open_intents, scan.orders, start, end, follows=adapter.orders_change)
 

@@ -169,7 +169,7 @@ class _Submission:
             wait,
             timeout,
         )
-        self._answers = IntentProducer(desk.client, route, clock=desk.clock)
+        self._answers = IntentProducer(desk.at(route), route, clock=desk.clock)
         self._queue = self._answers
         url = _redis_of_the_queue(desk.settings.queue_url)
         if url != desk.settings.redis_url:

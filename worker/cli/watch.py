@@ -63,17 +63,20 @@ def watch(
     name = desk.route(route)
     streams = [one for one in What if one is not What.ALL and what in (one, What.ALL)]
     keys = {str(getattr(RouteKeys(name), one)): one for one in streams}
-    start = {key: tail(desk.client, key) if position == "$" else position for key in keys}
-    for key, (entry_id, fields) in islice(_follow(desk, start), count):
+    client = desk.at(name)
+    start = {key: tail(client, key) if position == "$" else position for key in keys}
+    for key, (entry_id, fields) in islice(_follow(desk, client, start), count):
         document = {"stream": keys[key], "route": name, "position": entry_id, "message": _message(fields)}
         show(document, _line(keys[key], fields), as_json)
 
 
-def _follow(desk: Surroundings, positions: dict[str, str]) -> Iterator[tuple[str, StreamEntry]]:
+def _follow(
+    desk: Surroundings, client: redis.Redis, positions: dict[str, str]
+) -> Iterator[tuple[str, StreamEntry]]:
     pause = 0.0
     while True:
         try:
-            found = read_after(desk.client, positions, BLOCK_MAX)
+            found = read_after(client, positions, BLOCK_MAX)
         except redis.RedisError as error:
             if not is_unavailable(error):
                 raise
