@@ -31,7 +31,7 @@ from worker.fills import Follower, FollowRules, Working
 from worker.guard import OpenGuard
 from worker.intake import Delivery, Intake
 from worker.journal import Journal
-from worker.keys import SHARED, RouteKeys
+from worker.keys import ROUTES, SHARED, RouteKeys
 from worker.ledger import USER_TIMEOUT, Ledger, LedgerRules
 from worker.ledger.identity import ServerWatch
 from worker.ledger.registry import enlist
@@ -111,9 +111,11 @@ class Route:
 
     def _connect(self, settings: Settings, worker: str, connect: Connect) -> None:
         home = at_home(settings.redis_url, RouteKeys(self.name).prefix)
-        self._client = self._commons = connect(home, client_name=f"execworker:{worker}")
+        self._client = self._commons = self._registry = connect(home, client_name=f"execworker:{worker}")
         if home != settings.redis_url:
-            # For what lies outside the route's slot.
+            # For what lies outside the route's slot. The list of routes has a client of its own: redis-py's transactions
+            # on a cluster as a whole never leave a node that has died.
+            self._registry = connect(at_home(settings.redis_url, ROUTES), client_name=f"execworker:{worker}")
             try:
                 self._commons = connect(settings.redis_url, client_name=f"execworker-commons:{worker}")
             except redis.ConnectionError as error:
@@ -299,6 +301,7 @@ class Route:
         self._line.close()
         self.intake.close()
         self._client.close()
+        self._registry.close()
         self._commons.close()
         return clean
 
@@ -376,7 +379,7 @@ class Route:
     def _register(self) -> None:
         route = self.settings
         self._watch.admitted = ""
-        enlist(self._commons, self.name, broker=route.broker, mode=route.mode, account=route.account)
+        enlist(self._registry, self.name, broker=route.broker, mode=route.mode, account=route.account)
         is_live = route.mode is Mode.LIVE and route.live_allowed
         if self._must_be_durable and (faults := weaknesses(self._client, self._confirmation)):
             raise ConfigError(_weak(self.name, faults))

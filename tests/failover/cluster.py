@@ -25,9 +25,9 @@ class Cluster:
         self._buses: dict[RedisServer, int] = {}
         self.nodes = [self._start(bus) for bus in buses]
         for node, (first, last) in zip(self.nodes, SLOTS, strict=True):
-            self._say(node, "CLUSTER", "ADDSLOTSRANGE", first, last)
+            self.say(node, "CLUSTER", "ADDSLOTSRANGE", first, last)
         for node, bus in zip(self.nodes[1:], buses[1:], strict=True):
-            self._say(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+            self.say(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
         wait_until(lambda: all(self._is_whole(node) for node in self.nodes), "the nodes know each other")
 
     @property
@@ -41,7 +41,7 @@ class Cluster:
 
     def home_of(self, route: str) -> RedisServer:
         """The primary that holds a route's keys."""
-        slot = self._say(self.nodes[0], "CLUSTER", "KEYSLOT", RouteKeys(route).state)
+        slot = self.say(self.nodes[0], "CLUSTER", "KEYSLOT", RouteKeys(route).state)
         return next(
             node for node, (first, last) in zip(self.nodes, SLOTS, strict=False) if first <= slot <= last
         )
@@ -50,34 +50,34 @@ class Cluster:
         """A replica of one of them, up to date."""
         replica = self._start(_free_port())
         self.nodes.append(replica)
-        name = self._say(primary, "CLUSTER", "MYID").decode()
-        self._say(replica, "CLUSTER", "MEET", "127.0.0.1", primary.port, self._buses[primary])
+        name = self.say(primary, "CLUSTER", "MYID").decode()
+        self.say(replica, "CLUSTER", "MEET", "127.0.0.1", primary.port, self._buses[primary])
         wait_until(
-            lambda: name in str(self._say(replica, "CLUSTER", "NODES")), "the replica knows its primary"
+            lambda: name in str(self.say(replica, "CLUSTER", "NODES")), "the replica knows its primary"
         )
-        self._say(replica, "CLUSTER", "REPLICATE", name)
+        self.say(replica, "CLUSTER", "REPLICATE", name)
         wait_until(
-            lambda: self._say(replica, "INFO", "replication").get("master_link_status") == "up",
+            lambda: self.say(replica, "INFO", "replication").get("master_link_status") == "up",
             "it follows it",
         )
         return replica
 
     def flush(self) -> None:
         for node in self.nodes:
-            self._say(node, "FLUSHALL")
+            self.say(node, "FLUSHALL")
 
     def close(self) -> None:
         for node in self.nodes:
             node.kill()
             shutil.rmtree(node.folder, ignore_errors=True)
 
-    def _say(self, node: RedisServer, *words: Any) -> Any:
+    def say(self, node: RedisServer, *words: Any) -> Any:
         client: Any = connect(f"redis://127.0.0.1:{node.port}", client_name="test")
         with client:
             return client.execute_command(*words)
 
     def _is_whole(self, node: RedisServer) -> bool:
-        return b"cluster_state:ok" in self._say(node, "CLUSTER", "INFO") and self._knows_three(node)
+        return b"cluster_state:ok" in self.say(node, "CLUSTER", "INFO") and self._knows_three(node)
 
     def _knows_three(self, node: RedisServer) -> bool:
-        return len(self._say(node, "CLUSTER", "SLOTS")) == 3
+        return len(self.say(node, "CLUSTER", "SLOTS")) == 3

@@ -76,10 +76,10 @@ def test_a_slot_that_moves_to_another_node_is_found_there(cluster: Cluster) -> N
     slot = int(client.execute_command("CLUSTER", "KEYSLOT", keys.scanner))
     old = next(n for n, (first, last) in enumerate(SLOTS) if first <= slot <= last)
     source, target = cluster.nodes[old], cluster.nodes[old - 1]
-    names = {node: cluster._say(node, "CLUSTER", "MYID").decode() for node in (source, target)}
+    names = {node: cluster.say(node, "CLUSTER", "MYID").decode() for node in (source, target)}
     client.delete(keys.scanner)
     for node in (target, source, *cluster.nodes):
-        cluster._say(node, "CLUSTER", "SETSLOT", slot, "NODE", names[target])
+        cluster.say(node, "CLUSTER", "SETSLOT", slot, "NODE", names[target])
 
     for _ in range(50):
         try:
