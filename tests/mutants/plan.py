@@ -31,6 +31,15 @@ PLAN: Final[dict[str, tuple[str, ...]]] = {
     "worker.brokers.kis.payload": ("tests/kis/test_kis_payload.py",),
     "worker.brokers.kis.scan": ("tests/kis/test_kis_lists.py",),
     "worker.brokers.kis.codes": ("tests/kis/test_kis_codes.py",),
+    # Lua.
+    "worker.ledger.lua.guard": ("tests/fakeredis/test_guard_homes.py",),
+    "worker.ledger.lua.lib": ("tests/fakeredis/test_slots.py",),
+    "worker.ledger.lua.slot": ("tests/fakeredis/test_slots.py",),
+}
+
+#: Of a long file only what lies between these texts: the broker's call limit.
+PARTS: Final[dict[str, tuple[str, str]]] = {
+    "worker.ledger.lua.lib": ("local WISHES", "local function lane_is_held"),
 }
 
 #: (module, what) → why nobody can tell it from the original.
