@@ -53,8 +53,6 @@ def main(arguments: Sequence[str]) -> int:
         ran += count
         survivors += found
         _say(f"{module}: {count - len(found)} of {count} killed")
-        for one in found:
-            _say(f"  survived: line {one.line}: {one.what}" + (f" [{one.why}]" if one.why else ""))
     unexplained = [one for one in survivors if not one.why]
     rate = 1 - len(unexplained) / ran if ran else 1.0
     _say(
@@ -88,13 +86,14 @@ def _run_module(module: str, share: float, seed: int, jobs: int) -> tuple[int, l
         raise SystemExit(f"{module}: its tests fail as it is")
     dice = random.Random(f"{seed}:{module}")
     chosen = [one for one in _all_of(module, source) if dice.random() < share]
+    found: list[Survivor] = []
     with ThreadPoolExecutor(jobs) as pool:
-        survived = list(pool.map(lambda one: not _is_noticed(module, one), chosen))
-    return len(chosen), [
-        Survivor(module, one.line, one.what, EXPLAINED.get((module, one.what), ""))
-        for one, lives in zip(chosen, survived, strict=True)
-        if lives
-    ]
+        noticed = pool.map(lambda one: _is_noticed(module, one), chosen)
+        for one, is_noticed in zip(chosen, noticed, strict=True):
+            if not is_noticed:
+                found.append(Survivor(module, one.line, one.what, EXPLAINED.get((module, one.what), "")))
+                _say(f"  survived: {module} line {one.line}: {one.what} [{found[-1].why}]")
+    return len(chosen), found
 
 
 def _all_of(module: str, source: str) -> Iterable[Mutant]:
