@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.desk import KEYS, Desk, answers, end_leases, enqueue, events, kinds, 
 from tests.mock_broker import MockBroker
 from worker.clock import ManualClock
 from worker.errors import BrokerError, OutcomeUnknown, Refused
-from worker.evidence import Absent, Found, NoVerdict, Reading, judge
+from worker.evidence import Absent, Found, NoVerdict, Reading, judge, moment, order_key
 from worker.ledger.control import Control
 
 LOST = OutcomeUnknown("the reply was lost")
@@ -269,6 +270,75 @@ def test_a_second_order_of_the_same_intent_is_an_orphan_and_halts_the_route(benc
     assert events(here.client)[2].broker_order_id == "N2"
 
 
+def listen(here: Bench) -> Any:
+    """What the resolver counts and logs, from here on."""
+    ears = Mock()
+    assert here.desk.resolver is not None
+    here.desk.resolver._metrics, here.desk.resolver._log = ears.metrics, ears.log
+    return ears
+
+
+def test_why_a_doubt_is_open_is_told_once_for_each_reason_and_its_end_is_counted(bench: Make) -> None:
+    here = bench()
+    here.doubt()
+    ears = listen(here)
+
+    for seconds in (0, 0.5, QUIET, 0.5):
+        here.look(seconds)
+
+    *open_, end = [call.kwargs["reason"] for call in ears.log.info.call_args_list]
+    assert [why[:6] for why in open_] == ["0 of 2", "1 of 2"] and end.startswith("in neither")
+    ears.metrics.doubt_resolved.assert_called_once_with("not_placed")
+    ears.metrics.processed.assert_called_once_with(Outcome.NOT_PLACED)
+
+
+def reading_times(here: Bench) -> list[float]:
+    """When the broker's list is read, from here on, in seconds from now."""
+    started, found, read = here.clock.boottime(), list[float](), here.broker.list_orders
+
+    def note(since: datetime) -> OrderScan:
+        found.append(round(here.clock.boottime() - started, 3))
+        return read(since)
+
+    here.broker.list_orders = note  # type: ignore[method-assign]
+    return found
+
+
+def go_on(here: Bench, *pauses: float) -> None:
+    """Time goes by, and the ledger asks for no look-up."""
+    here.client.zadd(KEYS.doubts, {"a": 2**41})
+    for seconds in pauses:
+        here.clock.advance(seconds)
+        assert here.desk.resolver is not None
+        here.desk.resolver.step()
+
+
+def test_a_reading_long_after_the_last_is_followed_by_one_more_soon_and_by_no_third(bench: Make) -> None:
+    here = bench(complete=False)
+    here.doubt()
+    here.look(QUIET)
+    go_on(here, 10, 10, 10)
+
+    read = reading_times(here)
+    here.look(60)
+    go_on(here, 0, 0.4, 0.1, 10, 10)
+
+    assert read == [60, 60.5]
+
+
+def test_two_readings_close_together_are_enough_and_bring_no_more(bench: Make) -> None:
+    here = bench(complete=False)
+    here.doubt()
+    here.look(QUIET)
+    go_on(here, 10, 10, 10)
+
+    read = reading_times(here)
+    here.look(60), here.look(1)
+    go_on(here, 10, 10, 10)
+
+    assert read == [60, 61]
+
+
 # A CANCEL in doubt.
 
 
@@ -319,6 +389,21 @@ def test_a_cancel_in_doubt_whose_target_is_not_shown_stays_in_doubt(bench: Make)
     _cancel_in_doubt(here)
 
     assert [here.look(60) for _ in range(4)] == [0] * 4
+
+
+def test_a_cancels_target_is_looked_up_with_what_was_kept_of_it(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench(lambda request: OrderResponse("N1", "held", reference="06010"))
+    _cancel_in_doubt(here)
+    asked: list[Any] = []
+    monkeypatch.setattr(here.broker, "get_order", asked.append)
+
+    here.look()
+
+    assert [(one.broker_order_id, one.client_order_id, one.reference) for one in asked] == [
+        ("N1", "a", "06010")
+    ]
 
 
 # Orders that should not exist.
@@ -383,6 +468,59 @@ def test_our_own_orders_are_neither_orphans_nor_foreign(bench: Make) -> None:
     here.scan()
 
     assert kinds(here.client) == ["INTENT_IN_DOUBT"]
+
+
+def test_another_order_of_an_accepted_intent_is_an_orphan(bench: Make) -> None:
+    here = bench(lambda request: HELD)
+    enqueue(here.client, make_intent(intent_id="a"))
+    here.desk.work()
+    here.broker.orders += [row("a", "N1"), row("a", "N2")]
+
+    here.scan()
+
+    assert kinds(here.client) == ["ORPHAN_ORDER", "HALTED"]
+    assert events(here.client)[0].broker_order_id == "N2"
+
+
+def test_an_order_of_an_intent_that_was_not_launched_is_an_orphan(bench: Make) -> None:
+    here = bench()
+    here.doubt(make_intent(intent_id="a"), make_intent(intent_id="b"))
+    assert state(here.client, "b") == "parked"
+    here.broker.orders.append(row("b", "N2"))
+
+    here.scan()
+
+    assert kinds(here.client)[1:] == ["ORPHAN_ORDER", "HALTED"]
+
+
+def test_orphans_and_foreign_orders_are_counted_once_however_often_they_are_seen(bench: Make) -> None:
+    here = bench(lambda request: HELD)
+    enqueue(here.client, make_intent(intent_id="a"))
+    here.desk.work()
+    here.broker.orders += [row("a", "N2"), row(None, "N7")]
+    ears = listen(here)
+
+    here.scan(), here.scan()
+
+    assert (ears.metrics.orphan_order.call_count, ears.metrics.foreign_order.call_count) == (1, 1)
+    assert (ears.log.error.call_count, ears.log.warning.call_count) == (1, 1)
+
+
+def test_what_was_found_to_be_ours_is_not_asked_about_again(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench(lambda request: HELD)
+    enqueue(here.client, make_intent(intent_id="a"))
+    here.desk.work()
+    here.broker.orders.append(row("a", "N1"))
+    here.scan()
+
+    ledger = Mock()
+    assert here.desk.resolver is not None
+    monkeypatch.setattr(here.desk.resolver, "_ledger", ledger)
+    here.scan()
+
+    assert ledger.mock_calls == []
 
 
 # By hand.
@@ -484,6 +622,41 @@ def test_an_order_that_turns_up_after_it_was_answered_not_placed_halts_the_route
     here.scan()
 
     assert kinds(here.client)[-2:] == ["ORPHAN_ORDER", "HALTED"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kind"),
+    [
+        (72.0, "ORPHAN_ORDER"),
+        (-72.0, "ORPHAN_ORDER"),
+        (72.001, "FOREIGN_ORDER"),
+        (-72.001, "FOREIGN_ORDER"),
+    ],
+)
+def test_a_row_like_an_order_that_was_not_placed_is_its_own_only_around_its_launch(
+    bench: Make, seconds: float, kind: str
+) -> None:
+    here = keyed(bench)
+    here.broker.session_over = lambda symbol, since: True  # type: ignore[method-assign]
+    here.doubt()
+    launched = moment(int(here.client.hget(KEYS.intent("a"), "flight").decode().split(":")[3]))
+    here.look(), here.look(QUIET), here.look(1)
+    assert answers(here.client)["a"].outcome is Outcome.NOT_PLACED
+
+    # A minute for clocks that differ, and twice the time that an order may take.
+    here.broker.orders.append(unnamed(placed_at=launched + timedelta(seconds=seconds)))
+    here.scan()
+
+    assert kinds(here.client)[2] == kind
+
+
+def test_where_rows_carry_ids_no_order_key_is_kept(bench: Make) -> None:
+    here = bench()
+    here.doubt()
+    here.look(), here.look(QUIET), here.look(1)
+    assert answers(here.client)["a"].outcome is Outcome.NOT_PLACED
+
+    assert here.desk.ledger.unplaced([order_key(make_intent(intent_id="a"))]) == {}
 
 
 def test_a_row_that_may_be_an_order_under_way_is_not_called_foreign(bench: Make) -> None:

@@ -183,3 +183,118 @@ def test_after_a_rest_the_first_calls_may_take_longer_and_the_limit_holds_all_th
 
     # The order may have been 80 ms under way when the eighteenth call behind it arrives at once.
     assert round(bench.clock.boottime() - started, 3) >= 1.08
+
+
+def leave_one_by_one(bench: MovedBench, ledger: Ledger, count: int) -> list[float]:
+    """When so many look-ups get their slots, in seconds from now."""
+    started, found = bench.clock.boottime(), list[float]()
+    for _ in range(count):
+        while (wait := ledger.slot()) > 0:
+            pass_time(bench, wait)
+        found.append(round(bench.clock.boottime() - started, 3))
+    return found
+
+
+def test_a_backlog_leaves_at_an_even_pace_to_the_millisecond(bench: MovedBench) -> None:
+    ledger = bench.ledger(rate_limit=3)
+
+    # One slot may be made up for, so two leave at once. Then one each third of 1.04 s, and never four in 1.02 s.
+    pace = leave_one_by_one(bench, ledger, 9)
+    pass_time(bench, 30)
+    after_a_rest = leave_one_by_one(bench, ledger, 4)
+
+    assert pace == [0.0, 0.0, 0.347, 1.02, 1.041, 1.387, 2.04, 2.081, 2.427]
+    assert after_a_rest == [0.0, 0.0, 0.347, 1.02]
+
+
+def test_a_slot_is_free_from_its_very_moment_on_and_is_taken_then(bench: MovedBench) -> None:
+    ledger = bench.ledger(rate_limit=1)
+
+    assert ledger.slot() == 0
+    pass_time(bench, 1.0195)
+    assert ledger.slot() == 0.001
+    pass_time(bench, 0.0005)
+    assert ledger.slot() == 0
+    assert ledger.slot() == 1.02
+
+
+def test_only_an_order_after_ten_quiet_seconds_finds_workers_that_wake_up(bench: MovedBench) -> None:
+    ledger = bench.ledger(rate_limit=1)
+    ready(bench, ledger, "a", "b", "d", "e")
+
+    waits = []
+    for name, pause in (("a", 10.0), ("b", 10.001), ("d", 1.5), ("e", 0.0)):
+        assert isinstance(bench.launch(ledger, name), Launched)
+        waits.append(ledger.slot())
+        pass_time(bench, pause)
+
+    # What left first after a rest may arrive 60 ms late; so may what leaves within two windows of it.
+    assert waits == [1.08, 1.02, 1.08, 1.08]
+
+
+def test_looks_neither_wake_the_workers_nor_keep_them_awake(bench: MovedBench) -> None:
+    ledger = bench.ledger(rate_limit=1)
+    ready(bench, ledger, "a", "b")
+    bench.launch(ledger, "a")
+    pass_time(bench, 9)
+    assert ledger.slot() == 0
+    assert ledger.slot() == 1.02
+    pass_time(bench, 2)
+
+    assert isinstance(bench.launch(ledger, "b"), Launched)
+    assert ledger.slot() == 1.08
+
+
+def test_what_leaves_two_windows_after_a_rest_is_on_time_again(bench: MovedBench) -> None:
+    ledger = bench.ledger(rate_limit=1)
+    ready(bench, ledger, "a", "b")
+    bench.launch(ledger, "a")
+    pass_time(bench, 2.0)
+
+    assert isinstance(bench.launch(ledger, "b"), Launched)
+    assert ledger.slot() == 1.02
+
+
+def test_a_wish_holds_for_a_fifth_of_a_second_past_the_slot_and_then_falls_to_orders(
+    bench: MovedBench,
+) -> None:
+    ledger = bench.ledger(rate_limit=1)
+    working(bench, ledger, "t")
+    ready(bench, ledger, "a", "b")
+    bench.launch(ledger, "a")
+    claim_cancel(bench, ledger, "t")
+    told = cancel_of(bench, ledger, "t")
+
+    pass_time(bench, told.later + 0.199)
+    assert isinstance(bench.launch(ledger, "b"), Later)
+    pass_time(bench, 0.001)
+    assert isinstance(bench.launch(ledger, "b"), Launched)
+
+
+def test_a_look_that_gave_way_to_a_cancel_wishes_again_for_the_slot_behind_it(bench: MovedBench) -> None:
+    ledger = bench.ledger(rate_limit=1)
+    working(bench, ledger, "t")
+    ready(bench, ledger, "a", "b")
+    bench.launch(ledger, "a")
+    claim_cancel(bench, ledger, "t")
+    wish = cancel_of(bench, ledger, "t").later + 0.2
+
+    pass_time(bench, wish - 0.001)
+    waits = ledger.slot()
+    pass_time(bench, 0.001)
+
+    # The CANCEL's wish is over; the look's holds for one slot and a fifth of a second.
+    assert waits == 1.1
+    assert isinstance(bench.launch(ledger, "b"), Later)
+    pass_time(bench, waits + 0.2 - 0.002)
+    assert isinstance(bench.launch(ledger, "b"), Later)
+    pass_time(bench, 0.001)
+    assert isinstance(bench.launch(ledger, "b"), Launched)
+
+
+def test_no_more_is_remembered_than_the_limit_counts(bench: MovedBench) -> None:
+    ledger = bench.ledger(rate_limit=3)
+
+    leave_one_by_one(bench, ledger, 7)
+
+    assert bench.client.llen(ledger.keys.slots) == 3

@@ -19,7 +19,7 @@ from worker.brokers.kis import (
     build_kis_order_payload,
 )
 from worker.brokers.kis.facts import CHANGE_ID, DAILY_ID, ORDER_IDS
-from worker.brokers.kis.payload import Placed
+from worker.brokers.kis.payload import Call, Placed
 
 ACCOUNT = Account.parse("12345678-01")
 REAL, PAPER = Environment.REAL, Environment.PAPER
@@ -72,6 +72,49 @@ def test_a_cancel_is_sent_as_these_bytes() -> None:
         b'"ORD_DVSN":"11","RVSE_CNCL_DVSN_CD":"02","ORD_QTY":"0","ORD_UNPR":"0","QTY_ALL_ORD_YN":"Y",'
         b'"EXCG_ID_DVSN_CD":"SOR","CNDT_PRIC":""}'
     )
+
+
+def test_a_us_sell_is_marked_as_one_and_a_whole_price_keeps_its_zeros() -> None:
+    call = build(symbol="AAPL", venue="NYSE", side=Side.SELL, limit_price=Decimal("200"))
+
+    assert (call.fields["SLL_TYPE"], call.fields["OVRS_ORD_UNPR"]) == ("00", "200")
+
+
+def test_a_us_cancel_is_sent_as_these_bytes() -> None:
+    number = OrderNumber.parse("20261123--0000117057")
+    assert number is not None
+
+    call = build_kis_cancel_payload(number, "AAPL", Placed("NASD", "00", "10"), ACCOUNT)
+
+    assert (call.path, call.tr_id) == ("/uapi/overseas-stock/v1/trading/order-rvsecncl", "TTTT1004U")
+    assert call.body() == (
+        b'{"CANO":"12345678","ACNT_PRDT_CD":"01","OVRS_EXCG_CD":"NASD","PDNO":"AAPL",'
+        b'"ORGN_ODNO":"0000117057","RVSE_CNCL_DVSN_CD":"02","ORD_QTY":"10","OVRS_ORD_UNPR":"0",'
+        b'"CTAC_TLNO":"","MGCO_APTM_ODNO":"","ORD_SVR_DVSN_CD":"0"}'
+    )
+
+
+def test_what_a_cancel_must_repeat_reads_back_and_nothing_else_is_taken_for_it() -> None:
+    assert str(Placed("SOR", "11", "10")) == "SOR/11/10"
+    assert Placed.parse("SOR/11/10") == Placed("SOR", "11", "10")
+    assert Placed.parse("") is None and Placed.parse("SOR/11") is None
+
+
+def test_the_audit_trail_is_told_what_is_sent_but_for_the_accounts_number() -> None:
+    assert build().told(ACCOUNT) == (
+        "TTTC0012U /uapi/domestic-stock/v1/trading/order-cash CANO=…678-01 "
+        "PDNO=005930 ORD_DVSN=00 ORD_QTY=10 ORD_UNPR=60000 EXCG_ID_DVSN_CD=KRX"
+    )
+
+
+def test_other_alphabets_leave_as_utf_8_and_not_escaped() -> None:
+    assert Call("/path", "TR", {"NAME": "주문"}).body() == '{"NAME":"주문"}'.encode()
+
+
+@pytest.mark.parametrize("text", ["", "1234567-01", "12345678-1", "12345678_01"])
+def test_what_is_no_account_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="12345678-01"):
+        Account.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,15 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from tests.mutants.lua import lua_mutants
 from tests.mutants.mutate import Mutant, mutants
-from tests.mutants.plan import EXPLAINED, PLAN
+from tests.mutants.plan import EXPLAINED, PARTS, PLAN
 
 ROOT = Path(__file__).parents[2]
 #: Seconds after which a mutant counts as noticed: it hangs, and the suite would.
@@ -51,8 +53,6 @@ def main(arguments: Sequence[str]) -> int:
         ran += count
         survivors += found
         _say(f"{module}: {count - len(found)} of {count} killed")
-        for one in found:
-            _say(f"  survived: line {one.line}: {one.what}" + (f" [{one.why}]" if one.why else ""))
     unexplained = [one for one in survivors if not one.why]
     rate = 1 - len(unexplained) / ran if ran else 1.0
     _say(
@@ -85,20 +85,29 @@ def _run_module(module: str, share: float, seed: int, jobs: int) -> tuple[int, l
     if _is_noticed(module, Mutant(0, "nothing", source)):
         raise SystemExit(f"{module}: its tests fail as it is")
     dice = random.Random(f"{seed}:{module}")
-    chosen = [one for one in mutants(source) if dice.random() < share]
+    chosen = [one for one in _all_of(module, source) if dice.random() < share]
+    found: list[Survivor] = []
     with ThreadPoolExecutor(jobs) as pool:
-        survived = list(pool.map(lambda one: not _is_noticed(module, one), chosen))
-    return len(chosen), [
-        Survivor(module, one.line, one.what, EXPLAINED.get((module, one.what), ""))
-        for one, lives in zip(chosen, survived, strict=True)
-        if lives
-    ]
+        noticed = pool.map(lambda one: _is_noticed(module, one), chosen)
+        for one, is_noticed in zip(chosen, noticed, strict=True):
+            if not is_noticed:
+                found.append(Survivor(module, one.line, one.what, EXPLAINED.get((module, one.what), "")))
+                _say(f"  survived: {module} line {one.line}: {one.what} [{found[-1].why}]")
+    return len(chosen), found
+
+
+def _all_of(module: str, source: str) -> Iterable[Mutant]:
+    if _path(module).suffix == ".lua":
+        return lua_mutants(source, PARTS.get(module, ("", "")))
+    return mutants(source)
 
 
 def _path(module: str) -> Path:
     # Nothing may be imported here: the children import it, mutated.
     found = ROOT / module.replace(".", "/")
-    return found / "__init__.py" if found.is_dir() else found.with_suffix(".py")
+    if found.is_dir():
+        return found / "__init__.py"
+    return next(one for one in (found.with_suffix(".lua"), found.with_suffix(".py")) if one.exists())
 
 
 def _is_noticed(module: str, mutant: Mutant) -> bool:
@@ -126,11 +135,24 @@ def _be_the_mutant(module: str, mutant: Mutant) -> None:
             os.dup2(null, number)
         import pytest
 
-        sys.meta_path.insert(0, _Finder(module, mutant.source))
+        if _path(module).suffix == ".lua":
+            _show(_path(module), mutant.source)
+        else:
+            sys.meta_path.insert(0, _Finder(module, mutant.source))
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not real_redis"]
         code = int(pytest.main([*options, *PLAN[module]]))
     finally:
         os._exit(code)
+
+
+def _show(script: Path, source: str) -> None:
+    """Whoever reads this script reads it as mutated."""
+    read_text = Path.read_text
+
+    def read(path: Path, *args: Any, **kwargs: Any) -> str:
+        return source if path == script else read_text(path, *args, **kwargs)
+
+    Path.read_text = read  # type: ignore[method-assign]
 
 
 class _Finder:

@@ -17,9 +17,9 @@ PLAN: Final[dict[str, tuple[str, ...]]] = {
     "worker.evidence": ("tests/unit/test_evidence.py", "tests/fakeredis/test_resolver.py"),
     "worker.resolver": ("tests/fakeredis/test_resolver.py",),
     "worker.engine": (*_ENGINE, "tests/fakeredis/test_ledger.py"),
-    "worker.settler": _ENGINE,
-    "worker.cancels": _ENGINE,
-    "worker.answers": _ENGINE,
+    "worker.settler": ("tests/unit/test_settler.py", *_ENGINE),
+    "worker.cancels": ("tests/unit/test_cancels.py", *_ENGINE),
+    "worker.answers": ("tests/unit/test_answers.py", *_ENGINE),
     "worker.ledger": (*_LEDGER, *_ENGINE, "tests/fakeredis/test_resolver.py"),
     "worker.ledger.control": ("tests/fakeredis/test_cli.py", "tests/fakeredis/test_resolver.py", *_LEDGER),
     "worker.brokers.live": ("tests/unit/test_brokers_live.py",),
@@ -31,7 +31,19 @@ PLAN: Final[dict[str, tuple[str, ...]]] = {
     "worker.brokers.kis.payload": ("tests/kis/test_kis_payload.py",),
     "worker.brokers.kis.scan": ("tests/kis/test_kis_lists.py",),
     "worker.brokers.kis.codes": ("tests/kis/test_kis_codes.py",),
+    # Lua.
+    "worker.ledger.lua.guard": ("tests/fakeredis/test_guard_homes.py",),
+    "worker.ledger.lua.lib": ("tests/fakeredis/test_slots.py",),
+    "worker.ledger.lua.slot": ("tests/fakeredis/test_slots.py",),
 }
+
+#: Of a long file only what lies between these texts: the broker's call limit.
+PARTS: Final[dict[str, tuple[str, str]]] = {
+    "worker.ledger.lua.lib": ("local WISHES", "local function lane_is_held"),
+}
+
+_LONG_AGO: Final = "a time that is missing counts as long ago, and a microsecond around 1970 is as long ago"
+_BATCH: Final = "how many are taken in one go is no promise"
 
 #: (module, what) → why nobody can tell it from the original.
 EXPLAINED: Final[dict[tuple[str, str], str]] = {
@@ -40,4 +52,27 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
         "worker.guard",
         "turned round: False",
     ): "the default of a protocol, and of a guard that refuses every reset",
+    ("worker.resolver", "off by one: 64"): _BATCH,
+    ("worker.resolver", "off by one: 0"): "a default that every look-up sets before it is read",
+    ("worker.resolver", "off by one: 300.0"): "a default that a route's settings always replace",
+    (
+        "worker.resolver",
+        "turned round: one.started >= self.absence_from",
+    ): "of a reading at the very instant: it brings one look more, and proves the same",
+    (
+        "worker.resolver",
+        "turned round: watched.followed < AGREEING",
+    ): "by the second look of its own both readings are late ones, and none is missing",
+    **{
+        ("worker.ledger.lua.lib", f"{change} at {column}: {line}"): _LONG_AGO
+        for change in ("0 → 1", "0 → -1")
+        for column, line in (
+            (40, "local cancel, look = tonumber(v[1] or 0) > now_us, tonumber(v[2] or 0) > now_us"),
+            (70, "local cancel, look = tonumber(v[1] or 0) > now_us, tonumber(v[2] or 0) > now_us"),
+            (75, "local cold_until = tonumber(redis.call('HGET', K.state, 'cold_until') or 0)"),
+            (69, "local sent_at = tonumber(redis.call('HGET', K.state, 'sent_at') or 0)"),
+            (69, "local free_at = tonumber(redis.call('HGET', K.state, 'rate_at') or 0)"),
+            (70, "local oldest = tonumber(redis.call('LINDEX', K.slots, calls - 1) or 0)"),
+        )
+    },
 }

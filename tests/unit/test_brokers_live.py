@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -25,7 +26,7 @@ from contracts import (
 from worker.brokers import AdapterFault, LiveBroker, Send, base
 from worker.brokers.base import VERDICTS, verdict_of
 from worker.clock import ManualClock
-from worker.errors import BrokerError, NotSent, OutcomeUnknown, Refused, Rejected
+from worker.errors import BrokerError, Denied, NotSent, OutcomeUnknown, Refused, Rejected
 from worker.guard import LocalGuard, OpenGuard
 
 Make = Callable[..., ExecutionIntent]
@@ -110,6 +111,86 @@ def test_a_noop_is_denied_and_no_broker_hears_of_it(make_intent: Make) -> None:
     assert (response.outcome, response.code, response.broker) == (Outcome.DENIED, Code.NOOP, "worker")
     assert response.attempts == 0
     assert adapter.placed == []
+
+
+def test_an_order_against_our_own_rules_is_denied_in_the_workers_name_and_says_which(
+    make_intent: Make,
+) -> None:
+    shut = Denied("opens at 09:00", denial=Code.MARKET_CLOSED)
+
+    response = LiveBroker(MockBroker(shut)).submit_intent(make_intent(), Send("main", 2))
+
+    assert (response.outcome, response.code) == (Outcome.DENIED, Code.MARKET_CLOSED)
+    assert (response.broker, response.message, response.attempts) == ("worker", "opens at 09:00", 1)
+    assert (response.safety_code, response.sent_at) == (None, None)
+
+
+def test_a_refusal_without_a_code_shows_none(make_intent: Make) -> None:
+    assert LiveBroker(MockBroker(Rejected("no"))).submit_intent(make_intent()).broker_code is None
+
+
+# --- what the audit trail and a later cancel hear --------------------------------------------------------
+
+
+def listening() -> tuple[Send, list[str], list[str]]:
+    wires: list[str] = []
+    references: list[str] = []
+    return Send(hear=wires.append, refer=references.append), wires, references
+
+
+def test_what_went_over_the_wire_and_what_a_cancel_will_need_are_told_with_the_answer(
+    make_intent: Make,
+) -> None:
+    send, wires, references = listening()
+
+    LiveBroker(MockBroker(OrderResponse("A-7", reference="06010", wire="POST 200"))).submit_intent(
+        make_intent(), send
+    )
+
+    assert (wires, references) == (["POST 200"], ["06010"])
+
+
+@pytest.mark.parametrize("kind", [NotSent, Rejected, OutcomeUnknown])
+def test_what_went_over_the_wire_is_told_of_a_failure_too(make_intent: Make, kind: type[BrokerError]) -> None:
+    send, wires, references = listening()
+    error = kind("no answer")
+    error.wire = "POST 500"
+
+    with suppress(OutcomeUnknown):
+        LiveBroker(MockBroker(error)).submit_intent(make_intent(), send)
+
+    assert (wires, references) == (["POST 500"], [])
+
+
+def test_a_success_without_a_number_still_tells_its_wire_and_no_reference(make_intent: Make) -> None:
+    send, wires, references = listening()
+
+    with pytest.raises(OutcomeUnknown):
+        LiveBroker(MockBroker(OrderResponse("", reference="06010", wire="POST 200"))).submit_intent(
+            make_intent(), send
+        )
+
+    assert (wires, references) == (["POST 200"], [])
+
+
+def test_nothing_is_told_where_the_adapter_has_nothing_to_tell(make_intent: Make) -> None:
+    send, wires, references = listening()
+
+    broker = LiveBroker(MockBroker(OrderResponse("A-7"), NotSent("down")))
+    broker.submit_intent(make_intent(), send)
+    broker.submit_intent(make_intent(), send)
+
+    assert (wires, references) == ([], [])
+
+
+def test_who_does_not_listen_is_answered_alike(make_intent: Make) -> None:
+    failure = NotSent("down")
+    failure.wire = "POST"
+    broker = LiveBroker(MockBroker(OrderResponse("A-7", reference="06010", wire="POST 200"), failure))
+
+    outcomes = [broker.submit_intent(make_intent()).outcome for _ in range(2)]
+
+    assert outcomes == [Outcome.ACCEPTED, Outcome.NOT_SENT]
 
 
 # --- doubts ----------------------------------------------------------------------------------------------
@@ -222,12 +303,13 @@ def test_a_reset_lets_orders_through_and_a_second_trip_needs_approval(make_inten
     assert len(adapter.placed) == 3
 
 
-def test_trips_and_resets_are_logged_with_who_and_why(
+def test_trips_and_resets_are_logged_once_with_who_and_why(
     make_intent: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broker = LiveBroker(MockBroker(NotSent("down")), max_consecutive_failures=1)
+    broker = LiveBroker(MockBroker(NotSent("down")), max_consecutive_failures=2)
 
     with caplog.at_level(logging.WARNING):
+        broker.submit_intent(make_intent())
         broker.submit_intent(make_intent())
         broker.reset("kim@desk", "line repaired")
 

@@ -70,6 +70,26 @@ def test_two_rows_that_could_be_it_are_for_a_person() -> None:
     told = verdict(reading(row("N1"), row("N2")))
 
     assert isinstance(told, NoVerdict) and "N1, N2" in told.why
+    assert "account_exclusive" not in told.why
+
+
+def test_a_person_is_shown_the_rows_of_its_time_before_all_others() -> None:
+    told = verdict(reading(row("NOW"), row("OLD", placed_at=LAUNCHED - timedelta(hours=1))))
+
+    assert isinstance(told, NoVerdict) and "NOW" in told.why and "OLD" not in told.why
+
+
+@pytest.mark.parametrize(
+    ("placed", "is_it"),
+    [
+        (LAUNCHED - timedelta(seconds=60), True),
+        (LAUNCHED - timedelta(seconds=61), False),
+        (WANTED.quiet + timedelta(seconds=60), True),
+        (WANTED.quiet + timedelta(seconds=61), False),
+    ],
+)
+def test_the_brokers_clock_may_be_a_minute_wrong_and_no_more(placed: datetime, is_it: bool) -> None:
+    assert isinstance(verdict(reading(row(placed_at=placed))), Found) is is_it
 
 
 @pytest.mark.parametrize(
@@ -144,3 +164,10 @@ def test_a_market_order_is_known_by_a_row_without_a_price_or_with_zero() -> None
 
 def test_a_key_spells_an_amount_in_one_way() -> None:
     assert order_key(LIMIT) == order_key_of_row(row(quantity=Decimal("10.0"))) == "005930|BUY|10|70100"
+
+
+@pytest.mark.parametrize("missing", ["side", "quantity"])
+def test_what_is_no_order_has_no_key_that_a_row_could_show(missing: str) -> None:
+    nothing = LIMIT.model_copy(update={missing: None})
+
+    assert order_key(nothing) == ""
