@@ -66,7 +66,7 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
     ): "by the second look of its own both readings are late ones, and none is missing",
     **{
         ("worker.ledger.lua.guard", f"{change}: if f[2] and f[2] ~= '' then"): _EMPTY
-        for change in ("2 → 3 at 7", "2 → 1 at 7", "2 → 3 at 16", "2 → 1 at 16", "~= → == at 19")
+        for change in ("2 → 3 at 7", "2 → 1 at 7", "2 → 3 at 16", "2 → 1 at 16")
     },
     **{
         ("worker.ledger.lua.lib", f"{change} at {column}: {line}"): _LONG_AGO
