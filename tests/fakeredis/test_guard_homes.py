@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -109,6 +110,26 @@ def test_both_homes_of_the_guard_give_the_same_answers_to_every_history(any_redi
         play(RedisHome(client, threshold), threshold, history)
 
     run()
+
+
+FAILURE = [("launch", 0), ("failed", 0)]
+SUCCESS = [("launch", 0), ("succeeded", 0)]
+
+
+@pytest.mark.parametrize("threshold", [1, 2, 3])
+def test_both_homes_lock_down_on_a_second_trip_and_not_after_a_success(
+    any_redis: Any, threshold: int
+) -> None:
+    trip, reset = FAILURE * threshold, ("reset", 0)
+    approved = ("reset", 1)
+
+    for history in (
+        [*trip, reset, *trip, reset, approved, *SUCCESS],
+        [*trip, reset, *SUCCESS, *trip, reset, *trip],
+        [*trip, reset, *trip, approved, *trip, approved, *SUCCESS, *trip],
+        [*FAILURE * (threshold - 1), *SUCCESS, *trip],
+    ):
+        play(RedisHome(any_redis.connect(), threshold), threshold, history)
 
 
 def test_a_route_that_was_never_touched_has_a_fresh_guard(any_redis: Any) -> None:

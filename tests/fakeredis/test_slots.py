@@ -298,3 +298,15 @@ def test_no_more_is_remembered_than_the_limit_counts(bench: MovedBench) -> None:
     leave_one_by_one(bench, ledger, 7)
 
     assert bench.client.llen(ledger.keys.slots) == 3
+
+
+def test_a_wish_that_was_granted_holds_up_nobody_any_more(bench: MovedBench) -> None:
+    ledger = bench.ledger(rate_limit=10)
+    ready(bench, ledger, "a")
+    assert ledger.slot() == ledger.slot() == 0
+    pass_time(bench, ledger.slot())
+    assert ledger.slot() == 0
+
+    pass_time(bench, 0.104)
+
+    assert isinstance(bench.launch(ledger, "a"), Launched)
