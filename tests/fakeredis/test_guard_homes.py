@@ -132,6 +132,14 @@ def test_both_homes_lock_down_on_a_second_trip_and_not_after_a_success(
         play(RedisHome(any_redis.connect(), threshold), threshold, history)
 
 
+def test_in_both_homes_a_success_forgives_nothing_that_was_launched_after_it(any_redis: Any) -> None:
+    launches = [("launch", 0)] * 4
+    late_first = [("failed", 0), ("failed", 2), ("failed", 1), ("succeeded", 3)]
+
+    play(RedisHome(any_redis.connect(), 4), 4, [*launches, *late_first, *FAILURE])
+    play(RedisHome(any_redis.connect(), 4), 4, [*launches, *late_first, ("succeeded", 1), *FAILURE * 3])
+
+
 def test_a_route_that_was_never_touched_has_a_fresh_guard(any_redis: Any) -> None:
     client = any_redis.connect()
     home = RedisHome(client, 3)

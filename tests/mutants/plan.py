@@ -44,6 +44,7 @@ PARTS: Final[dict[str, tuple[str, str]]] = {
 
 _LONG_AGO: Final = "a time that is missing counts as long ago, and a microsecond around 1970 is as long ago"
 _EMPTY: Final = "a guard's fields are written together, and an empty list has no number to find"
+_SAVED: Final = "no script saves a guard twice; it would write the same again"
 _BATCH: Final = "how many are taken in one go is no promise"
 
 #: (module, what) → why nobody can tell it from the original.
@@ -64,6 +65,8 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
         "worker.resolver",
         "turned round: watched.followed < AGREEING",
     ): "by the second look of its own both readings are late ones, and none is missing",
+    ("worker.ledger.lua.guard", "false → true at 14: g.changed = false"): _SAVED,
+    ("worker.ledger.lua.guard", "left out: g.changed = false"): _SAVED,
     **{
         ("worker.ledger.lua.guard", f"{change}: if f[2] and f[2] ~= '' then"): _EMPTY
         for change in ("2 → 3 at 7", "2 → 1 at 7", "2 → 3 at 16", "2 → 1 at 16")
