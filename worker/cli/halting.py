@@ -1,0 +1,133 @@
+"""Stopping every launch, and allowing them again. Imports little: an order may leave while Python still loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.context import (
+    FAILED,
+    ActorOption,
+    JsonOption,
+    ReasonOption,
+    RouteOption,
+    Surroundings,
+    actor_name,
+    note,
+    reason_text,
+    show,
+    surroundings,
+    visible,
+)
+from worker.errors import BrokerError, Refused
+
+if TYPE_CHECKING:
+    from worker.ledger.control import Control
+    from worker.stopping import OpenOrder
+
+_All = Annotated[bool, typer.Option("--all", help="Every route.")]
+_CancelOpen = Annotated[bool, typer.Option("--cancel-open", help="Cancel the working orders as well.")]
+_CancelTimeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the cancels.")]
+
+
+def halt(
+    ctx: typer.Context,
+    reason: ReasonOption,
+    route: RouteOption = None,
+    all_: _All = False,
+    cancel_open: _CancelOpen = False,
+    timeout: _CancelTimeout = 30.0,
+    actor: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop all launches now, on every worker. Cancels and look-ups still pass.
+
+    With --cancel-open, cancel the working orders as well, and exit 1 when some still work after that. Needs the
+    workers' settings, and no worker that is alive.
+    """
+    who, why = actor_name(actor), reason_text(reason)
+    names = _each_route(
+        ctx, route, all_, as_json, lambda control: control.halt(who, why), "halted", "was halted already"
+    )
+    if cancel_open:
+        # All of them, whatever becomes of the first.
+        done = [_cancel_open(surroundings(ctx), name, timeout, as_json) for name in names]
+        if not all(done):
+            raise typer.Exit(FAILED)
+
+
+def _cancel_open(desk: Surroundings, route: str, timeout: float, as_json: bool) -> bool:
+    """Cancel what works on one route. Whether nothing does any more."""
+    from worker.stopping import cancel_open
+
+    try:
+        orders = cancel_open(desk.settings, route, desk.client, desk.clock, desk.connect, timeout)
+    except (Refused, BrokerError) as error:
+        note(f"route {route}: nothing was cancelled: {error}")
+        return False
+    left = [one for one in orders if one.still_works]
+    for one in orders:
+        show(_open_order(route, one), _open_order_text(one), as_json)
+    text = f"route {route}: {len(orders) - len(left)} of {len(orders)} working orders cancelled"
+    show({"route": route, "action": "cancel_open", "found": len(orders), "left": len(left)}, text, as_json)
+    return not left
+
+
+def _open_order(route: str, one: OpenOrder) -> dict[str, Any]:
+    order = one.order
+    return {
+        "route": route,
+        "broker_order_id": order.broker_order_id,
+        "intent_id": one.intent_id or None,
+        "symbol": order.symbol,
+        "side": order.side,
+        "left": str(order.quantity - order.filled_quantity),
+        "cancelled": not one.still_works,
+        "why": one.why if one.still_works else None,
+    }
+
+
+def _open_order_text(one: OpenOrder) -> str:
+    order = one.order
+    what = (
+        f"order {order.broker_order_id}  {order.side} {order.quantity - order.filled_quantity} {order.symbol}"
+    )
+    whose = f" ({one.intent_id})" if one.intent_id else ""
+    return visible(f"  {what}{whose}: " + (f"STILL WORKS: {one.why}" if one.still_works else "cancelled"))
+
+
+def resume(
+    ctx: typer.Context,
+    reason: ReasonOption,
+    route: RouteOption = None,
+    all_: _All = False,
+    actor: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Allow launches again after a halt."""
+    who, why = actor_name(actor), reason_text(reason)
+    _each_route(
+        ctx, route, all_, as_json, lambda control: control.resume(who, why), "resumed", "was not halted"
+    )
+
+
+def _each_route(
+    ctx: typer.Context,
+    route: str | None,
+    every: bool,
+    as_json: bool,
+    act: Callable[[Control], bool],
+    done: str,
+    otherwise: str,
+) -> list[str]:
+    if every and route is not None:
+        raise typer.BadParameter("give --route or --all, not both", param_hint="--all")
+    desk = surroundings(ctx)
+    names = desk.known_routes() if every else [desk.route(route)]
+    for name in names:
+        changed = act(desk.control(name))
+        document = {"route": name, "action": done, "changed": changed}
+        show(document, f"route {name}: {done if changed else otherwise}", as_json)
+    return names
