@@ -26,6 +26,7 @@ from worker.keys import RouteKeys
 
 if TYPE_CHECKING:
     from worker.ledger.control import Control
+    from worker.ledger.steering import Steering
     from worker.settings import Settings
 
 FAILED = 1
@@ -67,7 +68,7 @@ class Surroundings:
 
     def known_routes(self) -> list[str]:
         """The routes of the settings, and those that a worker has registered."""
-        from worker.ledger.control import routes
+        from worker.ledger.steering import routes
 
         return sorted({*self.settings.routes, *routes(self.client)})
 
@@ -96,6 +97,12 @@ class Surroundings:
         if len(known) == 1:
             return known[0]
         raise typer.BadParameter(f"say which of {', '.join(sorted(known))}", param_hint="--route")
+
+    def steering(self, route: str) -> Steering:
+        from worker.durability import Confirmation
+        from worker.ledger.steering import Steering
+
+        return Steering(self.at(route), route, Confirmation.of(self.settings))
 
     def control(self, route: str) -> Control:
         from worker.durability import Confirmation

@@ -24,7 +24,7 @@ from worker.cli.context import (
 from worker.errors import BrokerError, Refused
 
 if TYPE_CHECKING:
-    from worker.ledger.control import Control
+    from worker.ledger.steering import Steering
     from worker.stopping import OpenOrder
 
 _All = Annotated[bool, typer.Option("--all", help="Every route.")]
@@ -49,7 +49,7 @@ def halt(
     """
     who, why = actor_name(actor), reason_text(reason)
     names = _each_route(
-        ctx, route, all_, as_json, lambda control: control.halt(who, why), "halted", "was halted already"
+        ctx, route, all_, as_json, lambda steering: steering.halt(who, why), "halted", "was halted already"
     )
     if cancel_open:
         # All of them, whatever becomes of the first.
@@ -109,7 +109,7 @@ def resume(
     """Allow launches again after a halt."""
     who, why = actor_name(actor), reason_text(reason)
     _each_route(
-        ctx, route, all_, as_json, lambda control: control.resume(who, why), "resumed", "was not halted"
+        ctx, route, all_, as_json, lambda steering: steering.resume(who, why), "resumed", "was not halted"
     )
 
 
@@ -118,7 +118,7 @@ def _each_route(
     route: str | None,
     every: bool,
     as_json: bool,
-    act: Callable[[Control], bool],
+    act: Callable[[Steering], bool],
     done: str,
     otherwise: str,
 ) -> list[str]:
@@ -127,7 +127,7 @@ def _each_route(
     desk = surroundings(ctx)
     names = desk.known_routes() if every else [desk.route(route)]
     for name in names:
-        changed = act(desk.control(name))
+        changed = act(desk.steering(name))
         document = {"route": name, "action": done, "changed": changed}
         show(document, f"route {name}: {done if changed else otherwise}", as_json)
     return names

@@ -1,26 +1,19 @@
-"""What operators see and say: status, the story of one intent, halt, resume, reset, and doubts decided by hand."""
+"""What operators see and say: all of `worker.ledger.steering`, status, the story of one intent, doubts decided by hand."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import redis
-
 from contracts import Code, ExecutionResponse, GuardState, Outcome, dump, load_intent, load_response
 from worker.audit.story import Story, tell
-from worker.clock import SystemClock
-from worker.connection import is_unavailable
-from worker.durability import Confirmation
-from worker.errors import Refused, Unavailable
+from worker.errors import Refused
 from worker.evidence import order_key
-from worker.keys import GROUP, ROUTES, RouteKeys
-from worker.ledger import Ledger, LedgerRules
+from worker.keys import GROUP
 from worker.ledger.records import Doubt as OpenDoubt
+from worker.ledger.steering import Steering, unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,70 +78,18 @@ class Doubt:
 #: A worker that has not been heard of for so long is not live any more, in seconds.
 HEARTBEAT_LOST = 15.0
 
-_REFUSALS = {
-    "LOCKDOWN": "the guard is in LOCKDOWN: it tripped again before any success; look into the cause, then reset "
-    "with --approve",
-    "NORMAL": "the guard is NORMAL: there is nothing to reset",
-    "WARNING": "the guard is in WARNING and still launches: there is nothing to reset; a success clears it",
-}
 
-
-def routes(client: redis.Redis) -> list[str]:
-    """The routes that some worker has registered, sorted."""
-    with _unavailable():
-        names: Any = client.hkeys(ROUTES)
-        return sorted(name.decode() for name in names)
-
-
-class Control:
+class Control(Steering):
     """
     One route, as an operator sees and steers it. Needs no worker to be alive.
 
     Every method raises ``Unavailable`` when Redis does not answer, or does not confirm in time what was written.
     """
 
-    def __init__(self, client: redis.Redis, route: str, confirmation: Confirmation | None = None) -> None:
-        self._client: Any = client
-        self._rules = LedgerRules(confirmation=confirmation or Confirmation())
-        self._keys = RouteKeys(route)
-        self._ledger = self._as("operator")
-
-    def _as(self, actor: str) -> Ledger:
-        """The ledger in the name of a person, so that the audit shows who it was."""
-        return Ledger(self._client, self._keys.route, actor, self._rules, SystemClock())
-
-    def halt(self, actor: str, reason: str) -> bool:
-        """Stop all launches of the route, on every worker. False: it was halted already."""
-        return self._as(actor).command("halt", actor, reason)[0] == "done"
-
-    def resume(self, actor: str, reason: str) -> bool:
-        """Allow launches again. False: it was not halted."""
-        return self._as(actor).command("resume", actor, reason)[0] == "done"
-
-    def open_rollout(self, actor: str, reason: str, seconds: float) -> None:
-        """Let live workers that differ in version or settings send side by side, for so long."""
-        self._as(actor).command("rollout", actor, reason, seconds)
-
-    def close_rollout(self, actor: str, reason: str) -> None:
-        """They must agree again, now."""
-        self._as(actor).command("rollout_over", actor, reason)
-
-    def reset_guard(self, actor: str, reason: str, approve: bool = False) -> GuardState:
-        """
-        Open a tripped guard.
-
-        Raises:
-            Refused: there is nothing to reset, or it needs ``approve``.
-        """
-        how, detail = self._as(actor).command("approve" if approve else "reset", actor, reason)
-        if how == "refused":
-            raise Refused(_REFUSALS.get(detail, detail))
-        return GuardState(detail)
-
     def status(self) -> RouteStatus:
         """The route now, read in one round trip of cheap commands."""
         k = self._keys
-        with _unavailable():
+        with unavailable():
             pipe = self._client.pipeline(transaction=False)
             pipe.hgetall(k.state)
             pipe.xlen(k.dead)
@@ -241,12 +182,12 @@ class Control:
         All that is known of one intent; ``None`` if the route has never seen it, or has forgotten it after the
         retention. ``thorough``: read the whole trail, however long it takes.
         """
-        with _unavailable():
+        with unavailable():
             return tell(self._client, self._keys, intent_id, thorough=thorough)
 
     def doubts(self) -> list[Doubt]:
         """Every open doubt of the route, oldest first."""
-        with _unavailable():
+        with unavailable():
             seconds, _ = self._client.time()
             found = []
             for member in self._client.zrange(self._keys.doubts, 0, -1):
@@ -262,14 +203,14 @@ class Control:
         Raises:
             Refused: it is not in doubt.
         """
-        with _unavailable():
+        with unavailable():
             if self._client.zscore(self._keys.doubts, intent_id) is None:
                 raise Refused(f"{intent_id} is not in doubt; its story: worker intent {intent_id}")
             self._client.zadd(self._keys.doubts, {intent_id: 1}, xx=True)
 
     def answer(self, intent_id: str) -> ExecutionResponse | None:
         """The one answer to an intent, if it has one."""
-        with _unavailable():
+        with unavailable():
             body = self._client.hget(self._keys.intent(intent_id), "response")
         return load_response(body) if body else None
 
@@ -287,7 +228,7 @@ class Control:
             raise Refused("say either the order's number or that it was not placed")
         if not reason.strip() or not actor.strip():
             raise Refused("a decision by hand needs a reason and a name")
-        with _unavailable():
+        with unavailable():
             row = self._client.hgetall(self._keys.intent(intent_id))
         if row.get(b"state") != b"in_doubt":
             state = row.get(b"state", b"unknown").decode()
@@ -335,14 +276,14 @@ class Control:
         )
 
     def _broker(self) -> str:
-        with _unavailable():
+        with unavailable():
             name = self._client.hget(self._keys.state, "broker")
         return name.decode() if name else "unknown"
 
     def _refuse_owned(self, intent_id: str, number: str) -> None:
         """An order number belongs to one intent. The responses of the last day are the record of who owns which."""
         since = self._ledger.now_ms() - 86_400_000
-        with _unavailable():
+        with unavailable():
             start = f"{since}"
             while True:
                 batch = self._client.xrange(self._keys.responses, min=start, count=5000)
@@ -353,16 +294,6 @@ class Control:
                 if len(batch) < 5000:
                     return
                 start = f"({batch[-1][0].decode()}"
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except redis.RedisError as error:
-        if is_unavailable(error):
-            raise Unavailable(f"Redis does not answer: {error}") from error
-        raise
 
 
 def _window(state: dict[str, str], now: float) -> datetime | None:
