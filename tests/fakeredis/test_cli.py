@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 import types
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -31,6 +33,7 @@ from contracts import (
     load_intent,
 )
 from worker import __version__
+from worker.__main__ import main
 from worker.cli.app import app
 from worker.cli.context import Surroundings, table, visible
 from worker.clock import ManualClock
@@ -189,6 +192,37 @@ def test_starting_the_command_loads_no_table_drawing_and_no_transport() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == ""
+
+
+def test_a_halt_loads_nothing_but_what_it_needs() -> None:
+    program = (
+        "import sys, worker.__main__, worker.cli.app, worker.settings, worker.ledger.steering\n"
+        "sys.argv = ['worker', 'halt', '--help']\n"
+        "try: worker.__main__.main()\n"
+        "except SystemExit: pass\n"
+        "print(*{'tenacity', 'worker.producer', 'worker.ledger.control', 'worker.audit'} & set(sys.modules), file=sys.stderr)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert "Stop all launches now" in done.stdout
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("refusal", [None, PermissionError("only root")])
+def test_a_halt_asks_for_the_processor_before_all_others_and_goes_on_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refusal: Exception | None
+) -> None:
+    asked = Mock(side_effect=refusal)
+    monkeypatch.setattr("os.setpriority", asked)
+
+    for verb in ("halt", "resume"):
+        monkeypatch.setattr("sys.argv", ["worker", verb, "--help"])
+        with pytest.raises(SystemExit):
+            main()
+
+    asked.assert_called_once_with(os.PRIO_PROCESS, 0, -10)
+    assert "Stop all launches now" in capsys.readouterr().out
 
 
 def test_what_a_stranger_wrote_cannot_steer_the_terminal() -> None:
