@@ -22,6 +22,8 @@ PLAN: Final[dict[str, tuple[str, ...]]] = {
     "worker.answers": ("tests/unit/test_answers.py", *_ENGINE),
     "worker.ledger": (*_LEDGER, *_ENGINE, "tests/fakeredis/test_resolver.py"),
     "worker.ledger.control": ("tests/fakeredis/test_cli.py", "tests/fakeredis/test_resolver.py", *_LEDGER),
+    "worker.ledger.steering": ("tests/fakeredis/test_cli.py", "tests/fakeredis/test_rollout.py"),
+    "worker.ledger.records": (*_LEDGER, *_ENGINE, "tests/fakeredis/test_resolver.py"),
     "worker.brokers.live": ("tests/unit/test_brokers_live.py",),
     "worker.fills.life": ("tests/fills/test_fills_life.py",),
     "worker.fills.working": ("tests/fills/test_fills_follower.py",),
