@@ -154,12 +154,13 @@ def _commands() -> Iterator[Any]:
     container = pod()["containers"][0]
     services = compose()["services"]
     start = next(value for name, value in unit() if name == "ExecStart")
-    procfile = (ROOT / "Procfile").read_text("utf-8").split()
+    types = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text("utf-8").splitlines())
     yield pytest.param([*json.loads(said("ENTRYPOINT")), *json.loads(said("CMD"))], "run", id="image")
     yield pytest.param([*container["command"], *container["args"]], "run", id="kubernetes")
     yield pytest.param(["worker", *services["operator"]["command"]], "status", id="operator")
     yield pytest.param(["worker", *start.split()[1:]], "run", id="systemd")
-    yield pytest.param(["worker", *procfile[procfile.index("worker", 1) + 1 :]], "run", id="procfile")
+    for name, verb in (("worker", "run"), ("deadman", "deadman")):
+        yield pytest.param(types[name].removeprefix("exec python -m ").split(), verb, id=f"procfile {name}")
 
 
 @pytest.mark.parametrize(("command", "verb"), list(_commands()))
@@ -170,7 +171,8 @@ def test_the_command_is_one_of_ours(command: list[str], verb: str) -> None:
 
 def test_signals_reach_the_worker_with_no_shell_in_between() -> None:
     assert said("ENTRYPOINT").startswith("[") and said("CMD").startswith("[")
-    assert (ROOT / "Procfile").read_text("utf-8") == "worker: exec python -m worker run\n"
+    types = (ROOT / "Procfile").read_text("utf-8").splitlines()
+    assert all(re.fullmatch(r"\w+: exec python -m worker \w+", one) for one in types)
     assert pod()["containers"][0]["command"] == ["worker"]
     assert said("STOPSIGNAL") == "SIGTERM"
 

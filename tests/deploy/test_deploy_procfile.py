@@ -36,8 +36,11 @@ def server() -> Iterator[RedisServer]:
     shutil.rmtree(started.folder, ignore_errors=True)
 
 
+_ALL = ("worker.1", "worker.2", "deadman.1")
+
+
 class Honcho:
-    """``honcho start`` with two workers, on the Procfile as it is."""
+    """``honcho start`` with two workers and a dead man's watch, on the Procfile as it is."""
 
     def __init__(self, floor: Floor) -> None:
         self._log = floor.folder / "honcho.log"
@@ -77,7 +80,7 @@ class Honcho:
     def ended(self) -> dict[str, int]:
         """The exit code of each process."""
         return {
-            name: int(code) for name, code in re.findall(r"(worker\.\d) stopped \(rc=(-?\d+)\)", self.log)
+            name: int(code) for name, code in re.findall(r"(\w+\.\d) stopped \(rc=(-?\d+)\)", self.log)
         }
 
     def terminate(self) -> None:
@@ -92,7 +95,7 @@ class Honcho:
         if self._process is None:
             return
         # Each worker has a group of its own; honcho tells their ids.
-        for name in ("worker.1", "worker.2"):
+        for name in _ALL:
             if name not in self.ended() and f"{name} started" in self.log:
                 os.kill(self.pid(name), signal.SIGKILL)
         self._process.kill()
@@ -150,7 +153,7 @@ def test_honcho_told_to_stop_lets_every_worker_finish_its_orders(floor: Floor, h
     honcho.terminate()
 
     assert honcho.wait() == 128 + signal.SIGTERM
-    assert honcho.ended() == {"worker.1": 0, "worker.2": 0}
+    assert honcho.ended() == dict.fromkeys(_ALL, 0)
     assert {one.outcome for one in floor.answers().values()} == {Outcome.ACCEPTED}
     assert len(floor.answers()) == 6
     floor.check()
@@ -165,7 +168,7 @@ def test_when_one_worker_dies_honcho_stops_the_other_which_finishes_its_orders_f
     os.kill(dead, signal.SIGKILL)
 
     assert honcho.wait() != 0
-    assert honcho.ended() == {"worker.1": 0, "worker.2": -signal.SIGKILL}
+    assert honcho.ended() == {"worker.1": 0, "worker.2": -signal.SIGKILL, "deadman.1": 0}
     unanswered = [number for number in range(6) if f"i-{number}" not in floor.answers()]
     owners = [
         floor.client.hget(RouteKeys("default").intent(f"i-{number}"), "worker") for number in unanswered

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,6 +130,56 @@ def test_an_order_that_nobody_has_seen_yet_has_nothing_to_tell() -> None:
 
 def test_fills_without_a_price_have_no_average() -> None:
     assert OURS.after_row(row("PARTIALLY_FILLED", 3)).average_price is None
+
+
+def test_an_order_of_which_nothing_is_filled_has_no_average_whatever_the_list_says() -> None:
+    assert OURS.after_row(row("WORKING", 0, 71000)).average_price is None
+
+
+def test_executions_without_a_price_have_no_average() -> None:
+    assert OURS.after_notice(notice(filled=3), "ear", 1).average_price is None
+
+
+def test_where_both_witnesses_have_seen_the_same_the_list_says_what_was_paid() -> None:
+    life = OURS.after_notice(notice(filled=3, price=71000), "ear", 1).after_row(row(filled=3, average=71200))
+
+    assert life.average_price == 71200
+
+
+def test_a_list_that_has_seen_more_brings_its_average_and_one_without_any_takes_none_away() -> None:
+    first = OURS.after_row(row("PARTIALLY_FILLED", 3, 71000))
+
+    assert first.after_row(row("PARTIALLY_FILLED", 3)).average_price == 71000
+    assert first.after_row(row("PARTIALLY_FILLED", 4, 71100)).average_price == 71100
+    assert first.after_row(row("PARTIALLY_FILLED", 4)).average_price is None
+
+
+def test_an_average_that_comes_after_the_quantity_is_taken() -> None:
+    late = OURS.after_row(row("PARTIALLY_FILLED", 3)).after_row(row("PARTIALLY_FILLED", 3, 71000))
+
+    assert late.average_price == 71000
+
+
+def test_an_average_that_never_ends_is_told_to_twelve_digits_and_one_that_ends_with_no_noughts_behind() -> (
+    None
+):
+    endless = OURS.after_notice(notice(filled=1, price=10), "ear", 1).after_notice(notice(filled=2), "ear", 2)
+    round_ = OURS.after_notice(notice(filled=4, price="71100.50"), "ear", 1)
+
+    assert (str(endless.average_price), str(round_.average_price)) == ("3.33333333333", "71100.5")
+
+
+@pytest.mark.parametrize(
+    ("said", "filled", "status"), [("WORKING", 3, "PARTIALLY_FILLED"), ("PARTIALLY_FILLED", 0, "WORKING")]
+)
+def test_whether_it_is_filled_in_part_shows_in_the_quantity(said: str, filled: int, status: str) -> None:
+    assert OURS.after_notice(notice(said, filled, 71000), "ear", 1).status == status
+    assert OURS.after_row(row(said, filled, 71000)).status == status
+
+
+def test_a_number_that_was_answered_once_stays_with_its_intent() -> None:
+    assert OURS.after_answer("intent-2").intent_id == "intent-1"
+    assert OURS.is_ours is True
 
 
 SIGHTS = st.one_of(

@@ -138,8 +138,7 @@ def load_life(text: bytes) -> Life:
     for name in ("quantity", "noticed", "paid", "listed", "listed_average"):
         if name in fields:
             fields[name] = Decimal(fields[name])
-    if "status" in fields:
-        fields["status"] = OrderStatus(fields["status"])
+    fields["status"] = OrderStatus(fields["status"])
     return Life(**fields)
 
 
