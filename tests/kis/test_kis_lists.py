@@ -14,7 +14,7 @@ from worker.brokers.kis import Account, Environment, ReadFailed, Reply
 from worker.brokers.kis.lists import daily_call, us_daily_call
 from worker.brokers.kis.payload import Call
 from worker.brokers.kis.rows import domestic_orders, us_orders
-from worker.brokers.kis.scan import DOMESTIC, read_list
+from worker.brokers.kis.scan import DOMESTIC, US, read_list
 
 TODAY = date(2026, 11, 23)
 ACCOUNT = Account.parse("12345678-01")
@@ -69,7 +69,8 @@ class Server:
         self.asked: list[tuple[str, bool]] = []
 
     def get(self, call: Call, *, continued: bool = False) -> Reply:
-        self.asked.append((call.fields["CTX_AREA_NK100"], continued))
+        keys = [text for name, text in sorted(call.fields.items()) if name.startswith("CTX_AREA_")]
+        self.asked.append(("/".join(filter(None, keys)), continued))
         found = self.pages.pop(0)
         if isinstance(found, ReadFailed):
             raise found
@@ -86,7 +87,7 @@ def test_pages_are_read_to_the_end_mark_with_the_keys_of_the_page_before() -> No
     found = read_list(server, CALL, DOMESTIC, page_rows=SIZE)
 
     assert (numbers_of(found.rows), found.fault) == ([1, 2, 3, 4, 5, 6, 7], "")
-    assert server.asked == [("", False), ("a", True), ("b", True)]
+    assert server.asked == [("", False), ("query/a", True), ("query/b", True)]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,10 @@ CONTRADICTIONS: dict[str, tuple[list[Reply | ReadFailed], str]] = {
     "a page that is not full in the middle": ([page([1, 2], "a", "F")], "2 rows of 3"),
     "an empty page in the middle": ([page([], "a", "F")], "0 rows of 3"),
     "fewer orders than the total promises": ([page([1, 2, 3], "a", "F", 50), page([4], "")], "promises 50"),
+    "an order of which the quantity cannot be read": (
+        [page([1, 2], total=21, output1=[row(1), row(2), row(3, ord_qty="?")])],
+        "promises 21",
+    ),
     "rows that are no list": ([page([], output1={"odno": "1"})], "no list"),
     "an answer to something else": ([Reply(200, {"rt_cd": "0", "output": {}})], "no list"),
 }
@@ -134,6 +139,54 @@ def test_an_order_that_came_while_the_list_was_read_is_no_contradiction() -> Non
     assert read_list(server, CALL, DOMESTIC, page_rows=SIZE).fault == ""
 
 
+def test_a_list_that_goes_on_for_500_pages_is_no_list() -> None:
+    pages = [page([number], str(number), "M") for number in range(501)]
+
+    found = read_list(Server(*pages), CALL, DOMESTIC, page_rows=1)
+
+    assert (len(found.rows), found.fault) == (500, "more than 500 pages")
+
+
+@pytest.mark.parametrize(("digits", "is_a_total"), [(30, True), (31, False)])
+def test_a_total_that_no_day_can_have_is_no_total(digits: int, is_a_total: bool) -> None:
+    found = read_list(Server(page([1], total=int("9" * digits))), CALL, DOMESTIC, page_rows=SIZE)
+
+    assert bool(found.fault) is is_a_total
+
+
+def test_a_filtered_list_is_not_held_to_the_total_of_all() -> None:
+    server = Server(page([1], total=70))
+
+    assert read_list(server, CALL, DOMESTIC, page_rows=SIZE, is_filtered=True).fault == ""
+
+
+def test_a_list_without_totals_is_whole_by_its_end_mark() -> None:
+    call = us_daily_call(ACCOUNT, Environment.REAL, TODAY, TODAY)
+    first = Reply(
+        200,
+        {"output": [us_row(1)], "ctx_area_fk200": "query", "ctx_area_nk200": "a"},
+        "M",
+    )
+    server = Server(first, Reply(200, {"output": [us_row(2)]}, "D"))
+
+    found = read_list(server, call, US, page_rows=1)
+
+    assert (numbers_of(found.rows), found.fault) == ([1, 2], "")
+    assert server.asked == [("", False), ("query/a", True)]
+
+
+def test_what_makes_a_list_incomplete_is_in_the_log_and_nothing_else_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    read_list(Server(page([1])), CALL, DOMESTIC, page_rows=SIZE)
+    assert caplog.messages == []
+
+    read_list(Server(page([1, 2], "a", "F")), CALL, DOMESTIC, page_rows=SIZE)
+
+    [told] = caplog.messages
+    assert told.startswith("kis_list_incomplete") and "rows=2" in told
+
+
 def test_a_first_page_that_fails_says_nothing_at_all() -> None:
     with pytest.raises(ReadFailed):
         read_list(Server(ReadFailed("no answer")), CALL, DOMESTIC, page_rows=SIZE)
@@ -152,6 +205,12 @@ STATUSES: list[tuple[dict[str, str], OrderStatus]] = [
     ({"cncl_yn": "Y", "cncl_cfrm_qty": "4", "rmn_qty": "6"}, OrderStatus.WORKING),
     ({"rjct_qty": "10", "rmn_qty": "0"}, OrderStatus.REFUSED),
     ({"ccld_cndt_name": "IOC", "tot_ccld_qty": "3", "rmn_qty": "0"}, OrderStatus.CANCELLED),
+    # On its way through the exchange.
+    ({"ccld_cndt_name": "IOC"}, OrderStatus.WORKING),
+    # Nothing is left, and nothing says where it went: not over.
+    ({"rmn_qty": "0"}, OrderStatus.WORKING),
+    ({"cncl_yn": "Y", "rmn_qty": "0"}, OrderStatus.CANCELLED),
+    ({"ord_qty": "1", "tot_ccld_qty": "1", "rmn_qty": "0"}, OrderStatus.FILLED),
     ({"ord_dt": "20261120"}, OrderStatus.EXPIRED),
     ({"ord_dt": "20261120", "tot_ccld_qty": "3", "rmn_qty": "7"}, OrderStatus.EXPIRED),
     ({"ord_dt": "20261120", "tot_ccld_qty": "10"}, OrderStatus.FILLED),
@@ -184,6 +243,47 @@ def test_a_row_holds_all_that_an_order_is_known_by() -> None:
     assert (order.venue, order.reference, order.division) == ("SOR", "SOR/00/10", "00")
 
 
+def test_a_row_may_spell_the_cancelled_quantity_in_either_way() -> None:
+    spelled = row(1, cnc_cfrm_qty="10")
+    del spelled["cncl_cfrm_qty"]
+
+    [order] = domestic_orders([spelled], TODAY).orders
+
+    assert order.status is OrderStatus.CANCELLED
+
+
+def test_what_was_paid_is_exact_and_the_average_of_the_row_is_not() -> None:
+    rows = [
+        row(1, tot_ccld_qty="3", tot_ccld_amt="200000", avg_prvs="66667"),
+        row(2, tot_ccld_qty="4", tot_ccld_amt="240400", avg_prvs="60100.0000"),
+    ]
+
+    found = domestic_orders(rows, TODAY).orders
+
+    assert [str(order.average_price) for order in found] == ["66666.6666667", "60100"]
+
+
+def test_numbers_are_as_a_person_would_write_them() -> None:
+    [order] = domestic_orders([row(1, ord_qty="10.00", ord_unpr="60000.50")], TODAY).orders
+
+    assert (str(order.quantity), str(order.limit_price)) == ("10", "60000.5")
+
+
+@pytest.mark.parametrize(("price", "limit"), [("0", None), ("1", 1)])
+def test_a_limit_of_nothing_is_none(price: str, limit: int | None) -> None:
+    [order] = domestic_orders([row(1, ord_unpr=price)], TODAY).orders
+
+    assert order.limit_price == limit
+
+
+def test_an_original_number_of_noughts_is_none() -> None:
+    [order] = domestic_orders(
+        [row(1, orgn_odno="0000000000", sll_buy_dvsn_cd_name="매수취소*")], TODAY
+    ).orders
+
+    assert order.modifies == ""
+
+
 @pytest.mark.parametrize("division", ["01", "13", "14"])
 def test_a_market_order_has_no_price_whatever_the_row_says(division: str) -> None:
     [order] = domestic_orders([row(1, ord_dvsn_cd=division, ord_unpr="78000")], TODAY).orders
@@ -210,6 +310,7 @@ def test_a_row_that_asks_for_a_cancel_is_no_order_and_a_modification_is_one() ->
     "changes",
     [
         {"odno": ""},
+        {"odno": "12a"},
         {"ord_dt": "2026"},
         {"ord_tmd": "246000"},
         {"sll_buy_dvsn_cd": "03"},
@@ -252,6 +353,7 @@ US_STATUSES: list[tuple[dict[str, str], OrderStatus]] = [
     ({"ft_ccld_qty": "4", "ft_ccld_unpr3": "200.1"}, OrderStatus.PARTIALLY_FILLED),
     ({"ft_ccld_qty": "10", "prcs_stat_name": "완료"}, OrderStatus.FILLED),
     ({"prcs_stat_name": "거부"}, OrderStatus.REFUSED),
+    ({"ft_ord_qty": "1", "ft_ccld_qty": "1"}, OrderStatus.FILLED),
 ]
 
 

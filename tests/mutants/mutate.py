@@ -78,7 +78,7 @@ def _declarations(tree: ast.Module) -> set[ast.AST]:
         elif isinstance(node, ast.Raise):
             # Words of an error are for people; that it is raised is not.
             parts += node.exc.args if isinstance(node.exc, ast.Call) else []
-        elif (isinstance(node, ast.Expr) and "._log." in ast.unparse(node)) or (
+        elif (isinstance(node, ast.Expr) and "_log." in ast.unparse(node)) or (
             isinstance(node, ast.Subscript)
             and isinstance(node.value, ast.Name)
             and node.value.id[:1].isupper()

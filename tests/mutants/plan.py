@@ -25,10 +25,14 @@ PLAN: Final[dict[str, tuple[str, ...]]] = {
     "worker.ledger.steering": ("tests/fakeredis/test_cli.py", "tests/fakeredis/test_rollout.py"),
     "worker.ledger.records": (*_LEDGER, *_ENGINE, "tests/fakeredis/test_resolver.py"),
     "worker.brokers.live": ("tests/unit/test_brokers_live.py",),
-    "worker.fills.life": ("tests/fills/test_fills_life.py",),
-    "worker.fills.working": ("tests/fills/test_fills_follower.py",),
+    "worker.fills.life": ("tests/fills/test_fills_life.py", "tests/fills/test_fills_follower.py"),
+    "worker.fills.working": ("tests/fills/test_fills_working.py", "tests/fills/test_fills_follower.py"),
     "worker.fills.follower": ("tests/fills/test_fills_follower.py",),
-    "worker.brokers.kis.replies": ("tests/kis/test_kis_orders.py", "tests/kis/test_kis_codes.py"),
+    "worker.brokers.kis.replies": (
+        "tests/kis/test_kis_replies.py",
+        "tests/kis/test_kis_orders.py",
+        "tests/kis/test_kis_codes.py",
+    ),
     "worker.brokers.kis.rows": ("tests/kis/test_kis_lists.py",),
     "worker.brokers.kis.payload": ("tests/kis/test_kis_payload.py",),
     "worker.brokers.kis.scan": ("tests/kis/test_kis_lists.py",),
@@ -47,6 +51,9 @@ PARTS: Final[dict[str, tuple[str, str]]] = {
 _LONG_AGO: Final = "a time that is missing counts as long ago, and a microsecond around 1970 is as long ago"
 _EMPTY: Final = "a guard's fields are written together, and an empty list has no number to find"
 _SAVED: Final = "no script saves a guard twice; it would write the same again"
+_SAME_LENGTH: Final = "strict, of two lists of which one is made from the other"
+_TRIES: Final = "how often it is tried is no promise"
+_PROTOCOL: Final = "a default of a protocol's method, which nobody calls"
 _BATCH: Final = "how many are taken in one go is no promise"
 
 #: (module, what) → why nobody can tell it from the original.
@@ -67,6 +74,10 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
         "worker.resolver",
         "turned round: watched.followed < AGREEING",
     ): "by the second look of its own both readings are late ones, and none is missing",
+    ("worker.fills.working", "off by one: 200"): _BATCH,
+    ("worker.fills.working", "off by one: 20"): _TRIES,
+    ("worker.brokers.kis.scan", "turned round: False"): _PROTOCOL,
+    ("worker.brokers.kis.scan", "turned round: True"): _SAME_LENGTH,
     ("worker.ledger.lua.guard", "false → true at 14: g.changed = false"): _SAVED,
     ("worker.ledger.lua.guard", "left out: g.changed = false"): _SAVED,
     **{
