@@ -338,6 +338,22 @@ def test_the_status_tells_what_needs_a_person(cli: Cli, client: Any) -> None:
     assert (document["route"], document["halted"], document["dead"]) == ("default", True, 1)
 
 
+def test_the_status_says_that_a_route_waits_for_the_brokers_list_and_what_a_person_can_do(
+    cli: Cli, client: Any
+) -> None:
+    Control(client, "default").halt("hong", "lunch")
+    since = datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
+    client.hset(KEYS.state, "unsure_since", round(since.timestamp() * 1000))
+
+    text = cli("status").stdout
+    [document] = documents(cli("status", "--json"))
+
+    assert "! Redis changed at 01:02:03 UTC and may have forgotten launches" in text
+    assert document["unsure_since"] == since.isoformat()
+    assert cli("resume", "--reason", "looked at the broker's list").exit_code == 0
+    assert "Redis changed" not in cli("status").stdout
+
+
 def test_the_status_is_shown_again_and_again_until_interrupted(any_redis: Any) -> None:
     class ImpatientClock(ManualClock):
         looks = 0

@@ -105,6 +105,11 @@ def _alarms(one: RouteStatus) -> list[str]:
         alarms.append(f"tripped: `worker guard reset --route {one.route} --reason …{approve}` when mended")
     if one.halted:
         alarms.append(f"halted: `worker resume --route {one.route} --reason …`")
+    if one.unsure_since is not None:
+        alarms.append(
+            f"Redis changed at {one.unsure_since:%H:%M:%S} UTC and may have forgotten launches: nothing is sent until "
+            f"the broker's list was compared; by hand: `worker resume --route {one.route} --reason …`"
+        )
     if one.rollout_until is not None:
         alarms.append(f"rollout: workers of two builds may send until {one.rollout_until:%H:%M:%S} UTC")
     elif one.builds_differ:

@@ -44,6 +44,9 @@ class RouteStatus:
     builds_differ: bool
     #: Until when they may all the same.
     rollout_until: datetime | None
+    #: Since when nothing is sent because another server answers, or one without its last writes: until the broker's
+    #: list has been compared with the ledger.
+    unsure_since: datetime | None
     epoch: int
     #: Entries of the intents stream that nobody has finished: not taken, or taken and not acknowledged.
     queue_depth: int
@@ -133,6 +136,7 @@ class Control(Steering):
             halt_actor=state.get("halt_actor"),
             builds_differ=state.get("build") == "",
             rollout_until=_window(state, now),
+            unsure_since=_moment(state.get("unsure_since")),
             epoch=int(state.get("epoch", 0)),
             queue_depth=(lag or 0) + pending + held.get("parked", 0),
             queue_lag=lag,
@@ -294,6 +298,10 @@ class Control(Steering):
                 if len(batch) < 5000:
                     return
                 start = f"({batch[-1][0].decode()}"
+
+
+def _moment(milliseconds: str | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
 
 
 def _window(state: dict[str, str], now: float) -> datetime | None:
