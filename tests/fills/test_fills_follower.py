@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -105,6 +106,7 @@ def test_a_notice_that_comes_before_its_orders_answer_is_not_lost(
     follower.turn()
 
     assert case.told() == [("PARTIALLY_FILLED", 4, 71000, "notice")]
+    assert case.published == case.events()
 
 
 def test_it_outlives_the_worker_that_heard_it(case: Case, start: Callable[..., Follower]) -> None:
@@ -243,6 +245,35 @@ def test_the_list_is_read_again_after_it_could_not_be(case: Case, start: Callabl
     assert case.told() == [("FILLED", 10, 71000, "list")]
 
 
+def test_without_a_gap_the_list_is_read_once_in_its_interval(
+    case: Case, start: Callable[..., Follower]
+) -> None:
+    follower = start()
+    case.answer("a", "N1")
+    later(case, follower)
+    readings = len(case.exchange.readings)
+
+    for _ in range(9):
+        later(case, follower, 1.0)
+    assert len(case.exchange.readings) == readings
+
+    later(case, follower, 1.0)
+    assert len(case.exchange.readings) == readings + 1
+
+
+def test_the_list_is_read_from_a_minute_before_the_oldest_order_that_is_followed(
+    case: Case, start: Callable[..., Follower]
+) -> None:
+    follower = start()
+    oldest = case.clock.now()
+    case.answer("a", "N1")
+    case.clock.advance(5.0)
+    case.answer("b", "N2")
+    later(case, follower)
+
+    assert oldest - case.exchange.readings[-1] == timedelta(seconds=60)
+
+
 def test_a_list_that_takes_long_is_read_less_often(case: Case, start: Callable[..., Follower]) -> None:
     follower = start()
     case.answer("a", "N1")
@@ -278,6 +309,35 @@ def test_one_worker_follows_at_a_time_and_another_when_it_leaves(
     second.turn()
 
     wait_until(lambda: len(case.exchange.ears) == 2)
+    assert [stop.is_set() for _, _, stop in case.exchange.ears] == [True, False]
+
+
+def test_who_leads_no_more_stops_listening(case: Case, start: Callable[..., Follower]) -> None:
+    first = start("w1")
+    case.client.set(KEYS.follower, "w2")
+
+    first.turn()
+
+    _, _, stop = case.exchange.ears[0]
+    assert stop.is_set()
+
+
+def test_who_never_led_leaves_without_asking_redis(case: Case) -> None:
+    case.follower("w1", client=object()).leave()
+
+
+def test_a_turn_is_due_when_there_is_news_and_not_again_after_it(
+    case: Case, start: Callable[..., Follower]
+) -> None:
+    follower = start()
+    follower.turn()
+    assert not follower.news.is_set()
+
+    case.exchange.says("N1", "WORKING")
+    assert follower.news.is_set()
+    follower.turn()
+
+    assert not follower.news.is_set()
 
 
 def test_two_workers_that_both_lead_for_a_moment_tell_each_change_once(

@@ -52,6 +52,7 @@ _LONG_AGO: Final = "a time that is missing counts as long ago, and a microsecond
 _EMPTY: Final = "a guard's fields are written together, and an empty list has no number to find"
 _SAVED: Final = "no script saves a guard twice; it would write the same again"
 _SAME_LENGTH: Final = "strict, of two lists of which one is made from the other"
+_DEFAULT: Final = "a default that a route's settings always replace"
 _TRIES: Final = "how often it is tried is no promise"
 _PROTOCOL: Final = "a default of a protocol's method, which nobody calls"
 _BATCH: Final = "how many are taken in one go is no promise"
@@ -65,7 +66,7 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
     ): "the default of a protocol, and of a guard that refuses every reset",
     ("worker.resolver", "off by one: 64"): _BATCH,
     ("worker.resolver", "off by one: 0"): "a default that every look-up sets before it is read",
-    ("worker.resolver", "off by one: 300.0"): "a default that a route's settings always replace",
+    ("worker.resolver", "off by one: 300.0"): _DEFAULT,
     (
         "worker.resolver",
         "turned round: one.started >= self.absence_from",
@@ -76,6 +77,12 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
     ): "by the second look of its own both readings are late ones, and none is missing",
     ("worker.fills.working", "off by one: 200"): _BATCH,
     ("worker.fills.working", "off by one: 20"): _TRIES,
+    ("worker.fills.follower", "off by one: 200"): _BATCH,
+    **{("worker.fills.follower", f"off by one: {number}"): _DEFAULT for number in ("10.0", "7", "86400.0")},
+    ("worker.fills.follower", "off by one: 0.0"): "any time before the first turn is the same",
+    ("worker.fills.follower", "off by one: 1"): "it begins with any number but none",
+    ("worker.fills.follower", "turned round: False"): "the first turn reads the list, gap or none",
+    ("worker.brokers.kis.replies", "off by one: 4096"): "how many answers are remembered is no promise",
     ("worker.brokers.kis.scan", "turned round: False"): _PROTOCOL,
     ("worker.brokers.kis.scan", "turned round: True"): _SAME_LENGTH,
     ("worker.ledger.lua.guard", "false → true at 14: g.changed = false"): _SAVED,
