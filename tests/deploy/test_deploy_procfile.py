@@ -79,9 +79,7 @@ class Honcho:
 
     def ended(self) -> dict[str, int]:
         """The exit code of each process."""
-        return {
-            name: int(code) for name, code in re.findall(r"(\w+\.\d) stopped \(rc=(-?\d+)\)", self.log)
-        }
+        return {name: int(code) for name, code in re.findall(r"(\w+\.\d) stopped \(rc=(-?\d+)\)", self.log)}
 
     def terminate(self) -> None:
         assert self._process is not None

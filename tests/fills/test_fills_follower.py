@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import redis
 from fills_case import KEYS, Case
 
+from contracts import OrderScan
 from tests.conftest import AnyRedis
 from worker.errors import Unavailable
 from worker.fills import Follower
+from worker.logs import Event
 
 
 @pytest.fixture(name="case")
@@ -164,6 +167,43 @@ def test_a_refusal_by_the_exchange_after_the_acceptance_is_told_with_its_code(
     assert (event.status, event.safety_code, event.message) == ("REFUSED", "FS040", "가격제한폭 초과")
 
 
+def test_only_a_refusal_by_the_exchange_is_a_warning_in_the_log(
+    case: Case, start: Callable[..., Follower]
+) -> None:
+    case.log = log = Mock()
+    follower = start()
+    case.answer("a", "N1")
+    case.exchange.says("N1", "WORKING")
+    follower.turn()
+    assert not log.warning.called
+
+    case.exchange.says("N1", "REFUSED", message="가격제한폭 초과")
+    follower.turn()
+
+    log.warning.assert_called_once_with(
+        Event.ORDER_REFUSED, intent_id="a", broker_order_id="N1", reason="가격제한폭 초과"
+    )
+
+
+def test_an_order_that_was_over_when_another_worker_looked_is_followed_no_more(
+    case: Case, start: Callable[..., Follower], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = start()
+    case.answer("a", "N1")
+    case.exchange.shows("N1", "PARTIALLY_FILLED", 4, 71000)
+    read = case.exchange.list_orders
+
+    def read_while_another_ends_it(since: datetime) -> OrderScan:
+        case.client.hdel(KEYS.working, "order:N1")
+        return read(since)
+
+    monkeypatch.setattr(case.exchange, "list_orders", read_while_another_ends_it)
+    later(case, follower)
+
+    assert case.events() == []
+    assert case.client.hkeys(KEYS.working) == [b"position"]
+
+
 def test_fills_whose_price_the_broker_does_not_say_are_told_with_a_code(
     case: Case, start: Callable[..., Follower]
 ) -> None:
@@ -222,12 +262,12 @@ def test_orders_of_others_are_not_told_and_are_forgotten(case: Case, start: Call
 def test_an_order_that_never_ends_is_followed_for_as_long_as_answers_are_kept(
     case: Case, start: Callable[..., Follower]
 ) -> None:
-    follower = start(retention=86400.0)
+    follower = start(retention=2 * 86400.0)
     case.answer("a", "N1")
-    later(case, follower, 80000.0)
+    later(case, follower, 170_000.0)
     assert b"order:N1" in case.client.hkeys(KEYS.working)
 
-    later(case, follower, 10000.0)
+    later(case, follower, 10_000.0)
 
     assert case.client.hkeys(KEYS.working) == [b"position"]
 
