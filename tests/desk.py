@@ -293,6 +293,7 @@ class Desk:
         min_idle: float = 10.0,
         exclusive: bool = False,
         ahead: bool = False,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         """``ahead``: claims, settlements and acks are sent without waiting for the answer, as a worker sends them."""
         self.client = client
@@ -307,7 +308,7 @@ class Desk:
         self.door = Door(client, name, clock, min_idle, line)
         journal = Journal(_METRICS.route(ROUTE), silent(), clock)
         rules = EngineRules(ROUTE, order_keys=by_key, **(engine or {}))
-        self.engine = Engine(self.ledger, broker, rules, self.door, journal, clock)
+        self.engine = Engine(self.ledger, broker, rules, self.door, journal, clock, wake)
         self.orders = Outbox(broker, self.engine.ended, clock, room, run)
         self.cancels = Outbox(broker, self.engine.ended, clock, room, run)
         self.engine.orders, self.engine.cancels = self.orders, self.cancels

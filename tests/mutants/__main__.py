@@ -26,7 +26,7 @@ from typing import Any
 
 from tests.mutants.lua import lua_mutants
 from tests.mutants.mutate import Mutant, mutants
-from tests.mutants.plan import EXPLAINED, PARTS, PLAN
+from tests.mutants.plan import EXPLAINED, ON_A_SERVER, PARTS, PLAN
 
 ROOT = Path(__file__).parents[2]
 #: Seconds after which a mutant counts as noticed: it hangs, and the suite would.
@@ -139,8 +139,10 @@ def _be_the_mutant(module: str, mutant: Mutant) -> None:
             _show(_path(module), mutant.source)
         else:
             sys.meta_path.insert(0, _Finder(module, mutant.source))
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not real_redis"]
-        code = int(pytest.main([*options, *PLAN[module]]))
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        code = int(pytest.main([*options, "-m", "not real_redis", *PLAN[module]]))
+        if code == 0 and module in ON_A_SERVER:
+            code = int(pytest.main([*options, *ON_A_SERVER[module]]))
     finally:
         os._exit(code)
 

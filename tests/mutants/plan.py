@@ -16,7 +16,7 @@ PLAN: Final[dict[str, tuple[str, ...]]] = {
     "worker.guard": ("tests/unit/test_guard.py", "tests/fakeredis/test_guard_homes.py"),
     "worker.evidence": ("tests/unit/test_evidence.py", "tests/fakeredis/test_resolver.py"),
     "worker.resolver": ("tests/fakeredis/test_resolver.py",),
-    "worker.engine": (*_ENGINE, "tests/fakeredis/test_ledger.py"),
+    "worker.engine": ("tests/fakeredis/test_engine_flow.py", *_ENGINE, "tests/fakeredis/test_ledger.py"),
     "worker.settler": ("tests/unit/test_settler.py", *_ENGINE),
     "worker.cancels": ("tests/unit/test_cancels.py", *_ENGINE),
     "worker.answers": ("tests/unit/test_answers.py", *_ENGINE),
@@ -45,6 +45,11 @@ PLAN: Final[dict[str, tuple[str, ...]]] = {
     "worker.ledger.lua.guard": ("tests/fakeredis/test_guard_homes.py",),
     "worker.ledger.lua.lib": ("tests/fakeredis/test_slots.py",),
     "worker.ledger.lua.slot": ("tests/fakeredis/test_slots.py",),
+}
+
+#: Module → what is run on a real server when nothing above has noticed.
+ON_A_SERVER: Final[dict[str, tuple[str, ...]]] = {
+    "worker.ledger": ("tests/failover/test_identity.py", "tests/failover/test_confirmed.py"),
 }
 
 #: Of a long file only what lies between these texts: the broker's call limit.
@@ -79,6 +84,11 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
         "worker.resolver",
         "turned round: watched.followed < AGREEING",
     ): "by the second look of its own both readings are late ones, and none is missing",
+    ("worker.engine", "off by one: 4096"): "how many parsed intents are kept is no promise",
+    ("worker.engine", "always: if not self._arrived:"): "how early it reads more is no promise",
+    **{("worker.engine", f"off by one: {number}"): _DEFAULT for number in ("60.0", "8", "3")},
+    ("worker.engine", "turned round: False"): _DEFAULT,
+    **{("worker.ledger", f"off by one: {number}"): _DEFAULT for number in ("10.0", "5.0")},
     ("worker.ledger.records", "off by one: 0.0"): "a default, of decisions for which nobody reads it",
     ("worker.ledger.records", "turned round: False"): "a default, where a person decides and nobody reads it",
     ("worker.fills.working", "off by one: 200"): _BATCH,
