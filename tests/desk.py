@@ -211,7 +211,7 @@ class Outbox:
         run: int,
     ) -> None:
         self._sender = Sender(broker, ROUTE, 1, ended, clock)
-        self._room = room
+        self.size = room
         self._run = run
         self.waiting: deque[Held] = deque()
 
@@ -220,7 +220,7 @@ class Outbox:
         return len(self.waiting)
 
     def room(self) -> int:
-        return self._room - len(self.waiting)
+        return self.size - len(self.waiting)
 
     def send(self, batch: Sequence[Held]) -> None:
         self.waiting.extend(batch)
@@ -249,25 +249,25 @@ class Door:
             dead={KEYS.intents: KEYS.dead, KEYS.cancels: KEYS.dead},
             clock=clock,
         )
-        self._hand = Hand(client, options, line)
+        self.hand = Hand(client, options, line)
         self._sources = [Source(client, queue, options) for queue in (KEYS.cancels, KEYS.intents)]
         self._clock = clock
 
     def take(self, count: int = 64) -> Iterator[Delivery]:
         """What there is to take now, cancels first. Acks that did not arrive go out before it."""
-        self._hand.flush()
+        self.hand.flush()
         for source in self._sources:
-            messages = source.take(None, count, self._hand)
-            self._hand.add_many([one.delivery_tag for one in messages], self._clock.boottime())
+            messages = source.take(None, count, self.hand)
+            self.hand.add_many([one.delivery_tag for one in messages], self._clock.boottime())
             yield from (_delivery(source.queue, one) for one in messages)
 
     def ack(self, deliveries: Iterable[Delivery]) -> None:
         with suppress(redis.RedisError):
-            self._hand.ack_many([one.message.delivery_tag for one in deliveries])
+            self.hand.ack_many([one.message.delivery_tag for one in deliveries])
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
         for one in deliveries:
-            self._hand.forget(one.message.delivery_tag)
+            self.hand.forget(one.message.delivery_tag)
 
 
 def _delivery(queue: str, message: Any) -> Delivery:
@@ -294,6 +294,7 @@ class Desk:
         exclusive: bool = False,
         ahead: bool = False,
         wake: Callable[[], None] = lambda: None,
+        journal: Any = None,
     ) -> None:
         """``ahead``: claims, settlements and acks are sent without waiting for the answer, as a worker sends them."""
         self.client = client
@@ -306,7 +307,7 @@ class Desk:
         if isinstance(broker, BaseBrokerAdapter):
             broker = create_broker_for_execution(True, broker, guard=OpenGuard(), clock=clock)
         self.door = Door(client, name, clock, min_idle, line)
-        journal = Journal(_METRICS.route(ROUTE), silent(), clock)
+        journal = journal or Journal(_METRICS.route(ROUTE), silent(), clock)
         rules = EngineRules(ROUTE, order_keys=by_key, **(engine or {}))
         self.engine = Engine(self.ledger, broker, rules, self.door, journal, clock, wake)
         self.orders = Outbox(broker, self.engine.ended, clock, room, run)

@@ -166,7 +166,6 @@ class Engine:
 
     def _take_back(self, held: Held, seconds: float) -> None:
         self._returned.append((held, seconds))
-        self.wake()
 
     def wants_more(self) -> bool:
         """Whether the intake should go on reading intents."""

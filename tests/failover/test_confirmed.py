@@ -144,7 +144,7 @@ def test_a_batch_and_all_that_is_under_way_with_it_share_one_confirmation(
     before = commands(one)["wait"]
 
     settled = one.ledger.ask_settle([one.end("a")])
-    claimed = one.ledger.ask_claim([one.entry("b")])
+    claimed = one.ledger.ask_claim([one.entry("b")], 0)
 
     assert settled.get()[0] == [Settled.SETTLED] and isinstance(claimed.get()[0], Granted)
     assert commands(one)["wait"] == before + 1

@@ -602,7 +602,7 @@ def test_a_cancel_stops_a_target_that_was_claimed_and_has_not_left(desk: Make, c
     enqueue(client, cancel("c", "a"))
     two.work()
 
-    one.orders._room = 8
+    one.orders.size = 8
     one.work()
 
     found = answers(client)
@@ -915,7 +915,7 @@ def test_what_a_dead_worker_had_not_launched_is_worked_by_another(
     other = desk(broker, name="w2", min_idle=0.01)
     assert other.sweep() == []
     other.work()
-    gone.orders._room = 8
+    gone.orders.size = 8
     gone.work()
     _redeliver(other, clock)
     other.work()
@@ -1019,7 +1019,7 @@ def test_a_launch_whose_reply_was_lost_and_then_met_a_halt_is_answered_and_not_l
     worker.ledger.launch([("nobody", "x", 1)])
     enqueue(client, order("a"))
     worker.work()
-    worker.orders._room = 8
+    worker.orders.size = 8
     wire = Wire()
     wire.tap(worker.client)
     wire.strike(1, after=True, error=redis.ConnectionError("away"))

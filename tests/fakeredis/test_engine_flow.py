@@ -1,4 +1,4 @@
-"""How much the engine takes, how far ahead it works, and when it is woken."""
+"""How much the engine takes, how far ahead it works, when it is woken, and what it tells of its work."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from contracts import load_intent
 from tests.conftest import AnyRedis, make_intent
-from tests.desk import Desk, enqueue
+from tests.desk import Desk, Wire, answers, end_leases, enqueue, published
 from tests.mock_broker import MockBroker
 from worker.clock import ManualClock
 from worker.errors import NotSent
@@ -124,3 +125,140 @@ def test_it_is_patient_until_the_first_delayed_order_is_due(
     assert worker.engine.patience(left / 2) == left / 2
     clock.advance(left + 1)
     assert worker.engine.patience(5.0) == 0.001
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_an_order_that_can_leave_at_once_costs_two_calls_of_the_ledger(
+    any_redis: AnyRedis, clock: ManualClock, ahead: bool
+) -> None:
+    wire = Wire()
+    worker = Desk(wire.tap(any_redis.connect()), MockBroker(), clock, ahead=ahead)
+    enqueue(any_redis.connect(), make_intent(intent_id="a"))
+
+    worker.work()
+
+    assert [name for name in wire.names if name in ("claim", "launch", "settle")] == ["claim", "settle"]
+    assert answers(any_redis.connect())["a"].accepted
+
+
+def test_a_claim_that_is_sent_ahead_is_answered_later(any_redis: AnyRedis, clock: ManualClock) -> None:
+    worker = Desk(any_redis.connect(), MockBroker(), clock, ahead=True)
+    line = worker.ledger._line
+    before = line.sent  # type: ignore[union-attr]
+
+    asked = worker.ledger.ask_claim([], 0)
+
+    assert line.sent == before + 1  # type: ignore[union-attr]
+    assert asked.get() == []
+
+
+def test_a_noop_is_answered_in_the_engines_own_words(desk: Make, client: Any) -> None:
+    nothing = {"side": None, "quantity": None, "limit_price": None}
+    enqueue(client, make_intent(intent_id="a", intent_type="NOOP", **nothing))
+
+    desk().work()
+
+    assert answers(client)["a"].message == "a NOOP travels the whole path and sends nothing"
+
+
+def test_an_intent_that_was_handed_over_is_renewed_from_then_on(
+    desk: Make, client: Any, clock: ManualClock
+) -> None:
+    enqueue(client, make_intent(intent_id="a"))
+    dead = desk(room=0)
+    dead.take()
+    dead.engine.turn()
+    end_leases(client)
+
+    heir = desk(name="w2", room=0)
+    assert heir.sweep() == []
+    heir.engine.turn()
+
+    assert [one for one, *_ in heir.engine.hands.leases(clock.boottime(), 15.0)] == ["a"]
+
+
+def test_what_another_worker_has_taken_over_is_let_go(desk: Make, client: Any) -> None:
+    told = Mock()
+    enqueue(client, make_intent(intent_id="a"))
+    slow = desk(room=0, journal=told)
+    slow.take()
+    slow.engine.turn()
+    end_leases(client)
+    heir = desk(name="w2")
+    heir.sweep()
+    heir.work()
+
+    slow.orders.size = 8
+    slow.work()
+
+    assert [one.intent_id for one in published(client)] == ["a"]
+    assert slow.engine.is_empty() and len(slow.door.hand) == 0
+    [lost] = told.lease_lost.call_args.args
+    assert lost.intent.intent_id == "a"
+
+
+def test_a_drain_lets_go_of_every_delivery(desk: Make, client: Any) -> None:
+    worker = desk(room=0)
+    enqueue(client, make_intent(intent_id="a"), b"no intent")
+    worker.take()
+    worker.engine.turn()
+    enqueue(client, make_intent(intent_id="b", symbol="000660"))
+    worker.take()
+    worker.engine.drain()
+
+    worker.engine.turn()
+
+    assert worker.engine.is_empty() and len(worker.door.hand) == 0
+    assert published(client) == []
+
+
+def test_it_tells_of_each_batch_how_many_came_how_many_left_and_how_long_it_took(
+    desk: Make, client: Any, clock: ManualClock
+) -> None:
+    told = Mock()
+    worker = desk(room=1, journal=told)
+    enqueue(client, make_intent(intent_id="a", symbol="A"), make_intent(intent_id="b", symbol="B"))
+    ask = worker.ledger.ask_claim
+
+    def ask_slowly(*given: Any) -> Any:
+        clock.advance(0.25)
+        return ask(*given)
+
+    worker.ledger.ask_claim = ask_slowly  # type: ignore[method-assign]
+    worker.work()
+
+    # One left with its claim, the other when there was room.
+    assert told.claimed.call_args.args == (2, 1, 0.25)
+    assert [[one.intent.intent_id for one in call.args[0]] for call in told.launched.call_args_list] == [
+        ["a"],
+        ["b"],
+    ]
+
+
+def test_a_dead_letter_is_told_once_with_its_answer_if_it_got_one(desk: Make, client: Any) -> None:
+    told = Mock()
+    worker = desk(journal=told)
+    enqueue(client, b"no intent", b'{"intent_id": "x"}')
+
+    worker.work()
+
+    assert [(call.args[0].reason, call.args[1] is None) for call in told.buried.call_args_list] == [
+        ("invalid", True),
+        ("invalid", False),
+    ]
+
+
+def test_a_parked_intent_is_read_once_as_long_as_few_are_kept(
+    desk: Make, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.engine.KEPT_MAX", 1)
+    read = Mock(wraps=load_intent)
+    monkeypatch.setattr("worker.engine.load_intent", read)
+    worker = desk()
+    enqueue(client, *(make_intent(intent_id=f"i{n}") for n in range(3)))
+
+    worker.work()
+
+    # Two were parked behind the first; the later one pushed the earlier out.
+    assert [load_intent(call.args[0]).intent_id for call in read.call_args_list] == ["i1"]
+    assert len(answers(client)) == 3

@@ -20,7 +20,12 @@ PLAN: Final[dict[str, tuple[str, ...]]] = {
     "worker.settler": ("tests/unit/test_settler.py", *_ENGINE),
     "worker.cancels": ("tests/unit/test_cancels.py", *_ENGINE),
     "worker.answers": ("tests/unit/test_answers.py", *_ENGINE),
-    "worker.ledger": (*_LEDGER, *_ENGINE, "tests/fakeredis/test_resolver.py"),
+    "worker.ledger": (
+        "tests/fakeredis/test_ledger_edges.py",
+        *_LEDGER,
+        *_ENGINE,
+        "tests/fakeredis/test_resolver.py",
+    ),
     "worker.ledger.control": ("tests/fakeredis/test_cli.py", "tests/fakeredis/test_resolver.py", *_LEDGER),
     "worker.ledger.steering": (
         "tests/fakeredis/test_steering.py",
@@ -62,6 +67,7 @@ _EMPTY: Final = "a guard's fields are written together, and an empty list has no
 _SAVED: Final = "no script saves a guard twice; it would write the same again"
 _SAME_LENGTH: Final = "strict, of two lists of which one is made from the other"
 _DEFAULT: Final = "a default that a route's settings always replace"
+_NONE: Final = "to do it with none is to do nothing"
 _TRIES: Final = "how often it is tried is no promise"
 _PROTOCOL: Final = "a default of a protocol's method, which nobody calls"
 _BATCH: Final = "how many are taken in one go is no promise"
@@ -88,7 +94,25 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
     ("worker.engine", "always: if not self._arrived:"): "how early it reads more is no promise",
     **{("worker.engine", f"off by one: {number}"): _DEFAULT for number in ("60.0", "8", "3")},
     ("worker.engine", "turned round: False"): _DEFAULT,
-    **{("worker.ledger", f"off by one: {number}"): _DEFAULT for number in ("10.0", "5.0")},
+    ("worker.engine", "never: if not self._arrived:"): "how early in a turn it sends is no promise",
+    ("worker.engine", "always: if never_launched:"): _NONE,
+    ("worker.engine", "always: if leaving:"): _NONE,
+    ("worker.engine", "always: if done:"): _NONE,
+    (
+        "worker.engine",
+        "never: while self._delivered:",
+    ): "what comes between two lines of a turn, the next one reads",
+    (
+        "worker.engine",
+        "never: if room <= 0 or not self._ready:",
+    ): "what follows finds none then, and takes longer",
+    **{("worker.ledger", f"off by one: {number}"): _DEFAULT for number in ("10.0", "5.0", "7", "86400.0")},
+    ("worker.ledger", "off by one: 8"): "a token of nine bytes is as good as one of eight",
+    ("worker.ledger", "off by one: 0"): "set again before it is read",
+    ("worker.ledger", "never: if error is None:"): "no error is of none of these kinds",
+    ("worker.ledger", "never: if not self._client.hexists(self.keys.state, 'unsure_since'):"): (
+        "the script says the same, and takes longer"
+    ),
     ("worker.ledger.records", "off by one: 0.0"): "a default, of decisions for which nobody reads it",
     ("worker.ledger.records", "turned round: False"): "a default, where a person decides and nobody reads it",
     ("worker.fills.working", "off by one: 200"): _BATCH,

@@ -226,7 +226,7 @@ class Ledger:
         """
         return self.ask_claim(entries, room).get()
 
-    def ask_claim(self, entries: Sequence[Entry], room: int = 0) -> Asked[list[Claim]]:
+    def ask_claim(self, entries: Sequence[Entry], room: int) -> Asked[list[Claim]]:
         """The same, without waiting for the answer."""
         started = self._clock.boottime()
         # The rate limit has its place in launch.
