@@ -68,6 +68,7 @@ _SAVED: Final = "no script saves a guard twice; it would write the same again"
 _SAME_LENGTH: Final = "strict, of two lists of which one is made from the other"
 _DEFAULT: Final = "a default that a route's settings always replace"
 _NONE: Final = "to do it with none is to do nothing"
+_LONGER: Final = "the script says the same, and takes longer"
 _TRIES: Final = "how often it is tried is no promise"
 _PROTOCOL: Final = "a default of a protocol's method, which nobody calls"
 _BATCH: Final = "how many are taken in one go is no promise"
@@ -107,12 +108,15 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
         "never: if room <= 0 or not self._ready:",
     ): "what follows finds none then, and takes longer",
     **{("worker.ledger", f"off by one: {number}"): _DEFAULT for number in ("10.0", "5.0", "7", "86400.0")},
+    ("worker.ledger", "off by one: 500"): _BATCH,
+    (
+        "worker.ledger",
+        "always: float(self._call('slot', *self._slots)) / 1000 if self.rules.rate_limit else 0.0",
+    ): _LONGER,
     ("worker.ledger", "off by one: 8"): "a token of nine bytes is as good as one of eight",
     ("worker.ledger", "off by one: 0"): "set again before it is read",
     ("worker.ledger", "never: if error is None:"): "no error is of none of these kinds",
-    ("worker.ledger", "never: if not self._client.hexists(self.keys.state, 'unsure_since'):"): (
-        "the script says the same, and takes longer"
-    ),
+    ("worker.ledger", "never: if not self._client.hexists(self.keys.state, 'unsure_since'):"): _LONGER,
     ("worker.ledger.records", "off by one: 0.0"): "a default, of decisions for which nobody reads it",
     ("worker.ledger.records", "turned round: False"): "a default, where a person decides and nobody reads it",
     ("worker.fills.working", "off by one: 200"): _BATCH,

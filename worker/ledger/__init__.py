@@ -256,9 +256,7 @@ class Ledger:
         """Close these intents, publish their answers and events, and take up to ``want`` lane heads in turn."""
         return self.ask_settle(ends, want).get()
 
-    def ask_settle(
-        self, ends: Sequence[Settlement], want: int = 0
-    ) -> Asked[tuple[list[Settled], list[Handed]]]:
+    def ask_settle(self, ends: Sequence[Settlement], want: int) -> Asked[tuple[list[Settled], list[Handed]]]:
         """The same, without waiting for the answer."""
         token = new_token()
         args = chain.from_iterable(
