@@ -143,7 +143,7 @@ def test_a_batch_and_all_that_is_under_way_with_it_share_one_confirmation(
     again(lambda: one.claim("a")), again(lambda: one.launch("a"))
     before = commands(one)["wait"]
 
-    settled = one.ledger.ask_settle([one.end("a")])
+    settled = one.ledger.ask_settle([one.end("a")], 0)
     claimed = one.ledger.ask_claim([one.entry("b")], 0)
 
     assert settled.get()[0] == [Settled.SETTLED] and isinstance(claimed.get()[0], Granted)
