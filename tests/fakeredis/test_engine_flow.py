@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import Mock
@@ -12,10 +13,11 @@ import pytest
 
 from contracts import load_intent
 from tests.conftest import AnyRedis, make_intent
-from tests.desk import Desk, Wire, answers, end_leases, enqueue, published
+from tests.desk import KEYS, Desk, Wire, answers, end_leases, enqueue, published
 from tests.mock_broker import MockBroker
 from worker.clock import ManualClock
 from worker.errors import NotSent
+from worker.ledger.control import Control
 from worker.settler import BATCH
 
 Make = Callable[..., Desk]
@@ -67,6 +69,7 @@ def test_what_is_in_hand_already_takes_from_its_room(desk: Make, client: Any) ->
     # Eight are at the broker's door, the rest were granted.
     assert worker.orders.in_flight == 8
     assert worker.engine.room() == 0
+    assert worker.engine.appetite() == 3 * 8
 
 
 def test_a_worker_that_drains_takes_nothing(desk: Make) -> None:
@@ -158,7 +161,8 @@ def test_a_noop_is_answered_in_the_engines_own_words(desk: Make, client: Any) ->
 
     desk().work()
 
-    assert answers(client)["a"].message == "a NOOP travels the whole path and sends nothing"
+    answer = answers(client)["a"]
+    assert (answer.route, answer.message) == ("default", "a NOOP travels the whole path and sends nothing")
 
 
 def test_an_intent_that_was_handed_over_is_renewed_from_then_on(
@@ -227,6 +231,9 @@ def test_it_tells_of_each_batch_how_many_came_how_many_left_and_how_long_it_took
     worker.ledger.ask_claim = ask_slowly  # type: ignore[method-assign]
     worker.work()
 
+    assert [call.args[0].entry for call in told.received.call_args_list] == [
+        name.decode() for name, _ in client.xrange(KEYS.intents)
+    ]
     # One left with its claim, the other when there was room.
     assert told.claimed.call_args.args == (2, 1, 0.25)
     assert [[one.intent.intent_id for one in call.args[0]] for call in told.launched.call_args_list] == [
@@ -246,6 +253,78 @@ def test_a_dead_letter_is_told_once_with_its_answer_if_it_got_one(desk: Make, cl
         ("invalid", True),
         ("invalid", False),
     ]
+
+
+def test_an_unreadable_entry_that_the_ledger_works_on_is_no_dead_letter(desk: Make, client: Any) -> None:
+    told = Mock()
+    worker = desk(room=0, journal=told)
+    enqueue(client, make_intent(intent_id="a"))
+    [delivery] = worker.door.take()
+    worker.engine.deliver(delivery)
+    worker.engine.turn()
+
+    worker.engine.deliver(replace(delivery, fault="its reader died three times"))
+    worker.engine.turn()
+
+    assert not told.buried.called
+    assert client.xlen(KEYS.dead) == 0
+
+
+def test_all_cancels_that_can_leave_do_so_in_one_turn_and_have_the_order_timeout_to_leave(
+    desk: Make, client: Any, clock: ManualClock
+) -> None:
+    worker = desk()
+    enqueue(client, *(make_intent(intent_id=f"i{n}", symbol=f"S{n}") for n in range(3)))
+    worker.work()
+    gone = {"intent_type": "CANCEL", "side": None, "quantity": None, "limit_price": None}
+    for n in range(3):
+        enqueue(client, make_intent(intent_id=f"c{n}", symbol=f"S{n}", target_intent_id=f"i{n}", **gone))
+    worker.take()
+
+    worker.engine.turn()
+
+    assert worker.cancels.in_flight == 3
+    left = [one.send_before - clock.boottime() for one in worker.cancels.waiting]
+    assert left == [worker.ledger.rules.order_timeout] * 3
+
+
+@pytest.mark.parametrize("box", ["orders", "cancels"])
+def test_a_turn_in_which_one_sender_did_something_was_not_idle(desk: Make, box: str) -> None:
+    worker = desk()
+    assert worker.engine.turn() is False
+
+    getattr(worker, box).turn = Mock(side_effect=[True, False, False, False])
+
+    assert worker.engine.turn() is True
+    assert worker.engine.turn() is False
+
+
+def test_an_order_that_never_left_is_not_on_its_way_once_it_is_given_up(desk: Make, client: Any) -> None:
+    worker = desk(NotSent("connection refused"))
+    enqueue(client, make_intent(intent_id="a"))
+    worker.work()
+    worker.engine.drain()
+
+    worker.engine.turn()
+
+    assert not worker.engine.hands.any_in_flight()
+    worker.work()
+    assert answers(client)["a"].outcome == "NOT_SENT"
+
+
+def test_an_order_that_may_not_leave_is_not_on_its_way(desk: Make, client: Any) -> None:
+    worker = desk(room=0)
+    enqueue(client, make_intent(intent_id="a"))
+    worker.take()
+    worker.engine.turn()
+    Control(client, "default").halt("hong", "lunch")
+    worker.orders.size = 8
+
+    worker.engine.turn()
+
+    assert not worker.engine.hands.any_in_flight()
+    worker.work()
+    assert answers(client)["a"].code == "HALTED"
 
 
 def test_a_parked_intent_is_read_once_as_long_as_few_are_kept(

@@ -8,12 +8,14 @@ from unittest.mock import Mock
 import pytest
 import redis
 
-from tests.conftest import AnyRedis
+from contracts import dump
+from tests.conftest import AnyRedis, make_intent
 from tests.desk import KEYS
 from worker.clock import SystemClock
 from worker.connection import ServerChanged
 from worker.errors import StateLost, Unavailable
 from worker.ledger import Ledger, LedgerRules, foreign_mark
+from worker.ledger.records import Claim, Entry, Granted, Launched
 from worker.line import Line
 
 
@@ -28,6 +30,12 @@ def ledger(client: Any) -> Ledger:
 
 def register(one: Ledger) -> str:
     return one.register(broker="simulated", mode="paper", start_halted=False)
+
+
+def entry(one: Ledger, intent_id: str) -> Entry:
+    intent, now = make_intent(intent_id=intent_id), one.now_ms()
+    times = (now, now + 60_000)
+    return Entry(intent_id, "token", intent.fingerprint(), intent.symbol, "1-1", *times, "", dump(intent))
 
 
 @pytest.mark.parametrize(
@@ -110,3 +118,30 @@ def test_who_owns_an_order_is_told_with_its_launch(client: Any) -> None:
         (one.unplaced(["K", "N1"]), "K", ("c", 8)),
     ):
         assert {key: (who.intent_id, who.launched_at) for key, who in found.items()} == {name: owner}
+
+
+def test_an_absence_proves_nothing_before_the_order_has_timed_out_arrived_and_become_visible(
+    client: Any,
+) -> None:
+    rules = LedgerRules(order_timeout=5.0, visibility_lag=2.0)
+    one = Ledger(client, "default", "w1", rules, SystemClock())
+    register(one)
+    one.claim([entry(one, "a")])
+    one.launch([("a", "token", 1)])
+
+    _, _, _, launched_at, quiet_at, *_ = client.hget(KEYS.intent("a"), "flight").split(b":")
+
+    # Time-out, what the kernel may still deliver, and the lag of the list.
+    assert int(quiet_at) - int(launched_at) == 8000
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(None, Launched), (18.0, Granted)])
+def test_where_the_broker_limits_calls_no_order_leaves_with_its_claim(
+    client: Any, rate: float | None, kind: type[Claim]
+) -> None:
+    one = Ledger(client, "default", "w1", LedgerRules(rate_limit=rate), SystemClock())
+    register(one)
+
+    [claim] = one.claim([entry(one, "a")], room=1)
+
+    assert type(claim) is kind
