@@ -26,7 +26,11 @@ PLAN: Final[dict[str, tuple[str, ...]]] = {
         *_ENGINE,
         "tests/fakeredis/test_resolver.py",
     ),
-    "worker.ledger.control": ("tests/fakeredis/test_cli.py", "tests/fakeredis/test_resolver.py", *_LEDGER),
+    "worker.ledger.control": (
+        "tests/fakeredis/test_control.py",
+        "tests/fakeredis/test_cli.py",
+        "tests/fakeredis/test_resolver.py",
+    ),
     "worker.ledger.steering": (
         "tests/fakeredis/test_steering.py",
         "tests/fakeredis/test_cli.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -95,33 +96,42 @@ class Control(Steering):
         with unavailable():
             pipe = self._client.pipeline(transaction=False)
             pipe.hgetall(k.state)
-            pipe.xlen(k.dead)
-            pipe.zcard(k.open)
-            pipe.zcard(k.doubts)
-            pipe.hgetall(k.workers)
             pipe.time()
-            pipe.zcard(k.lanes)
-            pipe.xinfo_groups(k.intents)
-            pipe.xpending(k.intents, GROUP)
-            pipe.zrange(k.open, 0, 0)
+            pipe.hgetall(k.workers)
+            pipe.xlen(k.dead)
+            pipe.zcard(k.doubts)
             pipe.zrange(k.doubts, 0, 255)
             pipe.xlen(k.intents)
+            # These two fail while there is no stream or no group.
+            pipe.xinfo_groups(k.intents)
+            pipe.xpending(k.intents, GROUP)
             rows = pipe.execute(raise_on_error=False)
-            for row in rows[:7]:
+            for row in rows[:-2]:
                 if isinstance(row, Exception):
                     raise row
-            return self._status(rows)
+            return self._status(*rows)
 
-    def _status(self, rows: list[Any]) -> RouteStatus:
-        state = {key.decode(): value.decode() for key, value in rows[0].items()}
-        now = rows[5][0] + rows[5][1] / 1e6
+    def _status(
+        self,
+        fields: dict[bytes, bytes],
+        time: tuple[int, int],
+        beats: dict[bytes, bytes],
+        dead: int,
+        in_doubt: int,
+        doubts: list[bytes],
+        length: int,
+        groups: Any,
+        pending: Any,
+    ) -> RouteStatus:
+        state = {key.decode(): value.decode() for key, value in fields.items()}
+        now = time[0] + time[1] / 1e6
         # Others may read along in groups of their own.
-        if isinstance(rows[7], list):
-            rows[7] = [one for one in rows[7] if one["name"] == GROUP.encode()]
+        known = groups if isinstance(groups, list) else []
+        group = next((one for one in known if one["name"] == GROUP.encode()), None)
         # Without a group nobody has taken anything yet.
-        has_group = isinstance(rows[7], list) and bool(rows[7])
-        lag, pending = (_lag(rows[7]) if has_group else int(rows[11])), _pending(rows[8])
-        waiting = self._oldest_waiting(rows[7], rows[8])
+        lag = length if group is None else group.get("lag")
+        taken = pending if isinstance(pending, dict) else {}
+        waiting = self._oldest_waiting(group, taken)
         held = self._held_states(1000)
         failures = state.get("guard_failures", "")
         return RouteStatus(
@@ -138,39 +148,31 @@ class Control(Steering):
             rollout_until=_window(state, now),
             unsure_since=_moment(state.get("unsure_since")),
             epoch=int(state.get("epoch", 0)),
-            queue_depth=(lag or 0) + pending + held.get("parked", 0),
+            queue_depth=(lag or 0) + taken.get("pending", 0) + held["parked"],
             queue_lag=lag,
-            oldest_age=max(0.0, now - waiting) if waiting is not None else None,
-            parked=held.get("parked", 0),
-            in_flight=held.get("in_flight", 0),
-            in_doubt=rows[3],
-            oldest_doubt_age=self._oldest_doubt_age(rows[10], now),
-            dead=rows[1],
-            workers=_workers(rows[4], now),
+            oldest_age=None if waiting is None else max(0.0, now - waiting),
+            parked=held["parked"],
+            in_flight=held["in_flight"],
+            in_doubt=in_doubt,
+            oldest_doubt_age=self._oldest_doubt_age(doubts, now),
+            dead=dead,
+            workers=_workers(beats, now),
         )
 
-    def _held_states(self, limit: int) -> dict[str, int]:
+    def _held_states(self, limit: int) -> Counter[str]:
         members = self._client.zrange(self._keys.open, 0, limit - 1)
         pipe = self._client.pipeline(transaction=False)
         for member in members:
             pipe.hget(self._keys.intent(member.decode()), "state")
-        counts: dict[str, int] = {}
-        for state in pipe.execute():
-            if state:
-                counts[state.decode()] = counts.get(state.decode(), 0) + 1
-        return counts
+        return Counter(state.decode() for state in pipe.execute() if state)
 
-    def _oldest_waiting(self, groups: Any, pending: Any) -> float | None:
+    def _oldest_waiting(self, group: dict[str, Any] | None, taken: dict[str, Any]) -> float | None:
         """When the oldest entry that nobody has finished was enqueued, in seconds since the epoch."""
-        if isinstance(pending, dict) and pending.get("min"):
-            return int(pending["min"].split(b"-")[0]) / 1000
-        after = "0-0"
-        if isinstance(groups, list) and groups:
-            after = groups[0]["last-delivered-id"].decode()
-        elif isinstance(groups, Exception):
-            after = "0-0"
+        if taken.get("min"):
+            return _seconds(taken["min"])
+        after = group["last-delivered-id"].decode() if group else "0-0"
         first = self._client.xrange(self._keys.intents, min=f"({after}", count=1)
-        return int(first[0][0].split(b"-")[0]) / 1000 if first else None
+        return _seconds(first[0][0]) if first else None
 
     def _oldest_doubt_age(self, members: list[bytes], now: float) -> float | None:
         if not members:
@@ -309,15 +311,8 @@ def _window(state: dict[str, str], now: float) -> datetime | None:
     return datetime.fromtimestamp(until, UTC) if until > now else None
 
 
-def _lag(groups: Any) -> int | None:
-    if isinstance(groups, Exception) or not groups:
-        return None
-    lag = groups[0].get("lag")
-    return int(lag) if lag is not None else None
-
-
-def _pending(summary: Any) -> int:
-    return int(summary.get("pending", 0)) if isinstance(summary, dict) else 0
+def _seconds(entry: bytes) -> float:
+    return int(entry.split(b"-")[0]) / 1000
 
 
 def _workers(rows: dict[bytes, bytes], now: float) -> list[WorkerInfo]:
