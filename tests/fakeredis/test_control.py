@@ -108,7 +108,7 @@ def test_only_workers_that_were_heard_of_lately_are_alive_in_the_order_of_their_
     client: Any, control: Control
 ) -> None:
     now = now_ms(client)
-    for name, ago in (("w2", 14.0), ("w1", -5.0), ("w3", 16.0)):
+    for name, ago in (("w2", 14.0), ("w1", -5.0), ("w3", 15.5)):
         beat = {"host": "h", "pid": 7, "port": 9108, "beat": now - round(ago * 1000)}
         client.hset(KEYS.workers, name, json.dumps(beat))
 

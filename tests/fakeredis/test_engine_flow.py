@@ -163,6 +163,27 @@ def test_a_noop_is_answered_in_the_engines_own_words(desk: Make, client: Any) ->
 
     answer = answers(client)["a"]
     assert (answer.route, answer.message) == ("default", "a NOOP travels the whole path and sends nothing")
+    assert answer.attempts == 0
+
+
+def test_a_noop_between_two_orders_is_not_launched(desk: Make, client: Any) -> None:
+    worker = desk(room=0)
+    nothing = {"side": None, "quantity": None, "limit_price": None}
+    enqueue(
+        client,
+        make_intent(intent_id="a", symbol="A"),
+        make_intent(intent_id="b", symbol="B", intent_type="NOOP", **nothing),
+        make_intent(intent_id="c", symbol="C"),
+    )
+    worker.take()
+    worker.engine.turn()
+    worker.orders.size = 8
+
+    worker.engine.turn()
+
+    assert [one.intent.intent_id for one in worker.orders.waiting] == ["a"]
+    worker.work()
+    assert {name: one.attempts for name, one in answers(client).items()} == {"a": 1, "b": 0, "c": 1}
 
 
 def test_an_intent_that_was_handed_over_is_renewed_from_then_on(
@@ -253,6 +274,15 @@ def test_a_dead_letter_is_told_once_with_its_answer_if_it_got_one(desk: Make, cl
         ("invalid", True),
         ("invalid", False),
     ]
+
+
+def test_a_turn_that_buried_something_was_not_idle(desk: Make, client: Any) -> None:
+    worker = desk()
+    enqueue(client, b"no intent", b"none either")
+    worker.take()
+
+    assert [worker.engine.turn() for _ in range(3)] == [True, True, False]
+    assert client.xlen(KEYS.dead) == 2
 
 
 def test_an_unreadable_entry_that_the_ledger_works_on_is_no_dead_letter(desk: Make, client: Any) -> None:

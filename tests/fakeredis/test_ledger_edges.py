@@ -11,7 +11,7 @@ import redis
 from contracts import dump
 from tests.conftest import AnyRedis, make_intent
 from tests.desk import KEYS
-from worker.clock import SystemClock
+from worker.clock import ManualClock, SystemClock
 from worker.connection import ServerChanged
 from worker.errors import StateLost, Unavailable
 from worker.ledger import Ledger, LedgerRules, foreign_mark
@@ -145,3 +145,25 @@ def test_where_the_broker_limits_calls_no_order_leaves_with_its_claim(
     [claim] = one.claim([entry(one, "a")], room=1)
 
     assert type(claim) is kind
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_an_order_has_its_timeout_to_leave_from_the_moment_it_was_asked_for(client: Any, room: int) -> None:
+    clock = ManualClock()
+    one = Ledger(client, "default", "w1", LedgerRules(order_timeout=5.0), clock)
+    register(one)
+
+    leaving: Any = one.claim([entry(one, "a")], room)[0]
+    if room == 0:
+        [leaving] = one.launch([("a", "token", 1)])
+
+    assert isinstance(leaving, Launched)
+    assert leaving.send_before == clock.boottime() + 5.0
+
+
+def test_the_ledgers_clock_is_that_of_redis_in_milliseconds(client: Any) -> None:
+    seconds, micros = client.time()
+
+    found = ledger(client).now_ms()
+
+    assert 0 <= found - (seconds * 1000 + micros // 1000) < 5000
