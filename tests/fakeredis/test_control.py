@@ -260,6 +260,30 @@ def test_what_may_still_be_on_its_way_is_not_decided(control: Control, in_doubt:
         decide(control)
 
 
+def test_half_a_second_before_it_must_show_is_too_early(
+    control: Control, client: Any, in_doubt: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_doubt("a")
+    quiet_at = int(client.hget(KEYS.intent("a"), "flight").split(b":")[4])
+    monkeypatch.setattr(control._ledger, "now_ms", lambda: quiet_at - 500)
+
+    with pytest.raises(Refused, match="still be on its way"):
+        decide(control)
+
+
+def test_a_cancel_in_doubt_is_shown_without_what_only_orders_have(client: Any, control: Control) -> None:
+    gone = {"intent_type": "CANCEL", "side": None, "quantity": None, "limit_price": None}
+    body = dump(make_intent(intent_id="c", target_intent_id="a", **gone))
+    since = now_ms(client) - 9000
+    client.hset(KEYS.intent("c"), mapping={"state": "in_doubt", "body": body, "since": since})
+    client.zadd(KEYS.doubts, {"c": 1})
+
+    [found] = control.doubts()
+
+    assert (found.side, found.quantity, found.limit_price, found.worker) == (None, None, None, "")
+    assert 9 <= (control.status().oldest_doubt_age or 0) <= 15
+
+
 def test_an_order_that_a_person_has_seen_is_answered_accepted_with_its_number(
     client: Any, control: Control, in_doubt: Callable[..., None]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,6 +15,7 @@ from contracts import load_intent
 from tests.conftest import AnyRedis, make_intent
 from tests.desk import KEYS, Desk, Wire, answers, end_leases, enqueue, published
 from tests.mock_broker import MockBroker
+from worker.brokers import NoopBroker
 from worker.clock import ManualClock
 from worker.errors import NotSent
 from worker.ledger.control import Control
@@ -70,6 +71,30 @@ def test_what_is_in_hand_already_takes_from_its_room(desk: Make, client: Any) ->
     assert worker.orders.in_flight == 8
     assert worker.engine.room() == 0
     assert worker.engine.appetite() == 3 * 8
+
+
+def test_what_was_handed_over_takes_from_its_room_before_it_is_looked_at(desk: Make) -> None:
+    engine = desk(room=8).engine
+
+    engine.hand([Mock(), Mock()])
+
+    assert engine.room() == 8 * 3 // 2 - 2
+
+
+def test_it_has_to_settle_while_an_order_is_on_its_way_and_until_its_answer_is_written(
+    desk: Make, client: Any
+) -> None:
+    worker = desk()
+    assert worker.engine.has_to_settle() is False
+    enqueue(client, make_intent(intent_id="a"))
+    worker.take()
+
+    assert worker.engine.turn() is True
+    assert worker.engine.has_to_settle() is True
+    worker.orders.work()
+    assert worker.engine.has_to_settle() is True
+    worker.work()
+    assert worker.engine.has_to_settle() is False
 
 
 def test_a_worker_that_drains_takes_nothing(desk: Make) -> None:
@@ -316,6 +341,36 @@ def test_all_cancels_that_can_leave_do_so_in_one_turn_and_have_the_order_timeout
     assert worker.cancels.in_flight == 3
     left = [one.send_before - clock.boottime() for one in worker.cancels.waiting]
     assert left == [worker.ledger.rules.order_timeout] * 3
+
+
+def test_a_cancel_has_no_longer_to_leave_than_it_lives(desk: Make, client: Any, clock: ManualClock) -> None:
+    worker = desk()
+    enqueue(client, make_intent(intent_id="a"))
+    worker.work()
+    gone = {"intent_type": "CANCEL", "side": None, "quantity": None, "limit_price": None}
+    ends = clock.now() + timedelta(seconds=2)
+    enqueue(client, make_intent(intent_id="c", target_intent_id="a", expires_at=ends, **gone))
+    worker.take()
+
+    worker.engine.turn()
+
+    [leaving] = worker.cancels.waiting
+    assert 0 < leaving.send_before - clock.boottime() <= 2.0
+
+
+def test_where_nothing_is_sent_all_cancels_are_answered_in_one_turn(
+    any_redis: AnyRedis, client: Any, clock: ManualClock
+) -> None:
+    worker = Desk(any_redis.connect(), NoopBroker(), clock)
+    gone = {"intent_type": "CANCEL", "side": None, "quantity": None, "limit_price": None}
+    for n in range(3):
+        enqueue(client, make_intent(intent_id=f"c{n}", symbol=f"S{n}", target_intent_id=f"i{n}", **gone))
+    worker.take()
+
+    worker.engine.turn()
+    worker.engine.turn()
+
+    assert len(published(client)) == 3
 
 
 @pytest.mark.parametrize("box", ["orders", "cancels"])
