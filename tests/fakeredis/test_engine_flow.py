@@ -384,6 +384,31 @@ def test_a_turn_in_which_one_sender_did_something_was_not_idle(desk: Make, box: 
     assert worker.engine.turn() is False
 
 
+def test_an_order_that_comes_back_unsent_to_a_worker_that_leaves_is_answered(desk: Make, client: Any) -> None:
+    worker = desk(NotSent("connection refused"))
+    enqueue(client, make_intent(intent_id="a"))
+    worker.take()
+    worker.engine.turn()
+    worker.engine.drain()
+
+    worker.work()
+
+    assert answers(client)["a"].outcome == "NOT_SENT"
+    assert worker.engine.is_empty()
+
+
+def test_a_turn_that_only_gave_back_deliveries_was_not_idle(desk: Make, client: Any) -> None:
+    worker = desk()
+    enqueue(client, make_intent(intent_id="a"))
+    [delivery] = worker.door.take()
+    worker.engine.drain()
+    assert worker.engine.turn() is False
+
+    worker.engine._arrived.append(worker.engine._reader.read(delivery))
+
+    assert worker.engine.turn() is True
+
+
 def test_an_order_that_never_left_is_not_on_its_way_once_it_is_given_up(desk: Make, client: Any) -> None:
     worker = desk(NotSent("connection refused"))
     enqueue(client, make_intent(intent_id="a"))
