@@ -444,9 +444,9 @@ class Engine:
             for _ in range(min(room, len(self._ready))):
                 self._bar(self._ready.popleft(), Barred(Gate.HALTED, detail))
             return []
-        batch: list[Held] = []
-        while self._ready and len(batch) < room and not self._needs_launch(self._ready[0]):
+        while self._ready and not self._needs_launch(self._ready[0]):
             self._answer_unlaunched(self._ready.popleft())
+        batch: list[Held] = []
         for held in islice(self._ready, room):
             if not self._needs_launch(held):
                 break

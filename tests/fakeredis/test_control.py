@@ -132,6 +132,12 @@ def test_before_any_worker_came_all_that_lies_in_the_queue_waits(client: Any, co
     assert (found.queue_depth, found.queue_lag, round(found.oldest_age or 0)) == (2, 2, 30)
 
 
+def test_an_entry_from_the_future_has_waited_no_time(client: Any, control: Control) -> None:
+    queue(client, -5.0)
+
+    assert control.status().oldest_age == 0.0
+
+
 def test_what_was_taken_and_not_finished_waits_too_and_others_reading_along_do_not_count(
     client: Any, control: Control
 ) -> None:
@@ -165,10 +171,11 @@ def test_what_is_in_work_is_shown_by_its_state(client: Any, control: Control) ->
     assert (found.parked, found.in_flight, found.queue_depth) == (2, 1, 2)
 
 
+@pytest.mark.parametrize("key", [KEYS.state, KEYS.workers, KEYS.dead, KEYS.doubts, KEYS.intents])
 def test_a_key_that_somebody_else_has_spoilt_is_not_shown_as_an_empty_route(
-    client: Any, control: Control
+    client: Any, control: Control, key: str
 ) -> None:
-    client.set(KEYS.dead, "spoilt")
+    client.set(key, "spoilt")
 
     with pytest.raises(redis.ResponseError):
         control.status()
@@ -183,6 +190,7 @@ def _in_doubt(any_redis: AnyRedis, client: Any) -> Callable[..., None]:
 
     def make(intent_id: str, ago: int = 60_000, **changes: Any) -> None:
         desk = Desk(any_redis.connect(), MockBroker(LOST), ManualClock(datetime.now(UTC)))
+        client.hset(KEYS.state, "sequence", 40)
         enqueue(client, make_intent(intent_id=intent_id, symbol=intent_id.upper(), **changes))
         desk.work()
         key = KEYS.intent(intent_id)
@@ -211,6 +219,32 @@ def test_the_open_doubts_are_shown_oldest_first(
     assert abs((newer.since - moment(now_ms(client) - 30_000)).total_seconds()) < 5
     status = control.status()
     assert status.in_doubt == 3 and 49 <= (status.oldest_doubt_age or 0) <= 55
+
+
+def test_a_doubt_that_has_just_begun_is_of_no_age(
+    client: Any, control: Control, in_doubt: Callable[..., None]
+) -> None:
+    in_doubt("a", 0)
+    client.hset(KEYS.intent("a"), "since", now_ms(client) + 5000)
+
+    assert control.doubts()[0].age == 0.0
+
+
+def test_the_workers_are_shown_a_doubt_as_the_ledger_holds_it(
+    any_redis: AnyRedis, client: Any, in_doubt: Callable[..., None]
+) -> None:
+    in_doubt("a")
+    client.hset(KEYS.intent("a"), "since", 12345)
+    client.zadd(KEYS.doubts, {"a": 1})
+    desk = Desk(any_redis.connect(), MockBroker(), ManualClock(datetime.now(UTC)), name="w2")
+
+    [doubt] = desk.ledger.look(1, base=1.0, ceiling=1.0, escalate_after=1e9)
+
+    flight = client.hget(KEYS.intent("a"), "flight").split(b":")
+    assert (doubt.intent_id, doubt.attempt, doubt.since) == ("a", "1", 12345)
+    assert [doubt.launched_at, doubt.quiet_at] == [int(at) for at in flight[3:5]]
+    assert abs(doubt.now - now_ms(client)) < 5000
+    assert client.hget(KEYS.intent("a"), "fence").decode() == doubt.fence
 
 
 def test_a_doubt_can_be_looked_at_now_and_nothing_else_can(

@@ -286,6 +286,7 @@ def test_it_tells_of_each_batch_how_many_came_how_many_left_and_how_long_it_took
         ["a"],
         ["b"],
     ]
+    assert [call.args[1] for call in told.launched.call_args_list] == [0.0, 0.0]
 
 
 def test_a_dead_letter_is_told_once_with_its_answer_if_it_got_one(desk: Make, client: Any) -> None:
@@ -335,6 +336,10 @@ def test_all_cancels_that_can_leave_do_so_in_one_turn_and_have_the_order_timeout
     for n in range(3):
         enqueue(client, make_intent(intent_id=f"c{n}", symbol=f"S{n}", target_intent_id=f"i{n}", **gone))
     worker.take()
+    worker.cancels.size = 0
+    worker.engine.turn()
+    assert worker.cancels.in_flight == 0
+    worker.cancels.size = 8
 
     worker.engine.turn()
 
