@@ -112,6 +112,8 @@ def test_it_reads_ahead_two_batches_and_no_more(desk: Make, client: Any) -> None
         worker.engine.deliver(delivery)
 
     assert worker.engine.wants_more() is False
+    worker.engine._read()
+    assert worker.engine.wants_more() is False
 
 
 def test_what_other_threads_bring_wakes_it_and_its_own_work_does_not(desk: Make) -> None:
@@ -341,7 +343,7 @@ def test_all_cancels_that_can_leave_do_so_in_one_turn_and_have_the_order_timeout
     assert worker.cancels.in_flight == 0
     worker.cancels.size = 8
 
-    worker.engine.turn()
+    assert worker.engine.turn() is True
 
     assert worker.cancels.in_flight == 3
     left = [one.send_before - clock.boottime() for one in worker.cancels.waiting]

@@ -155,12 +155,14 @@ def test_an_order_has_its_timeout_to_leave_from_the_moment_it_was_asked_for_or_l
     clock = ManualClock()
     one = Ledger(client, "default", "w1", LedgerRules(order_timeout=5.0), clock)
     register(one)
+    client.hset(KEYS.state, "sequence", 40)
 
     leaving: Any = one.claim([entry(one, "a", lives)], room)[0]
     if room == 0:
         [leaving] = one.launch([("a", "token", 1)])
 
     assert isinstance(leaving, Launched)
+    assert leaving.sequence == 41
     left = leaving.send_before - clock.boottime()
     assert 0 < left <= at_most and (left == 5.0 or at_most < 5.0)
 
