@@ -304,6 +304,29 @@ def test_a_dead_letter_is_told_once_with_its_answer_if_it_got_one(desk: Make, cl
     ]
 
 
+def test_garbage_of_a_queue_that_numbers_nothing_is_buried_too(desk: Make, client: Any) -> None:
+    worker = desk()
+    enqueue(client, b"no intent")
+    [delivery] = worker.door.take()
+    worker.engine.deliver(replace(delivery, entry=""))
+
+    worker.engine.turn()
+
+    [(_, fields)] = client.xrange(KEYS.dead)
+    assert (fields[b"body"], fields[b"entry_id"]) == (b"no intent", b"")
+
+
+def test_an_intent_that_comes_again_is_told_with_its_state(desk: Make, client: Any) -> None:
+    told = Mock()
+    worker = desk(journal=told)
+    for _ in range(2):
+        enqueue(client, make_intent(intent_id="a"))
+        worker.work()
+
+    [known] = told.replay.call_args_list
+    assert (known.args[0].intent_id, known.args[1]) == ("a", "settled")
+
+
 def test_a_turn_that_buried_something_was_not_idle(desk: Make, client: Any) -> None:
     worker = desk()
     enqueue(client, b"no intent", b"none either")
