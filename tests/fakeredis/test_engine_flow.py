@@ -73,6 +73,18 @@ def test_what_is_in_hand_already_takes_from_its_room(desk: Make, client: Any) ->
     assert worker.engine.appetite() == 3 * 8
 
 
+def test_orders_that_are_on_their_way_keep_a_fast_broker_as_busy_as_those_it_still_takes(
+    desk: Make, client: Any
+) -> None:
+    worker = desk(room=100, engine={"concurrency": 8})
+    enqueue(client, *(make_intent(intent_id=f"i{n}", symbol=f"S{n}") for n in range(60)))
+    worker.take()
+    worker.engine.turn()
+
+    assert worker.orders.in_flight == 60
+    assert worker.engine.appetite() == 3 * 100
+
+
 def test_what_was_handed_over_takes_from_its_room_before_it_is_looked_at(desk: Make) -> None:
     engine = desk(room=8).engine
 

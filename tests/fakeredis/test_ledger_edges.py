@@ -173,3 +173,22 @@ def test_the_ledgers_clock_is_that_of_redis_in_milliseconds(client: Any) -> None
     found = ledger(client).now_ms()
 
     assert 0 <= found - (seconds * 1000 + micros // 1000) < 5000
+
+
+def test_one_worker_at_a_time_compares_the_brokers_list(client: Any) -> None:
+    first = ledger(client)
+    register(first)
+    second = Ledger(client, "default", "w2", LedgerRules(), SystemClock())
+    register(second)
+    assert first.unsure() is None
+    now = first.now_ms()
+    client.hset(KEYS.state, mapping={"unsure_since": now, "unsure_until": now + 3000})
+
+    found = first.unsure()
+
+    assert found is not None
+    assert found.since == now and 0 < found.left <= 3.0
+    assert second.unsure() is None
+    assert first.reconciled(found._replace(since=now - 1), 0) is False
+    assert first.reconciled(found, 0) is True
+    assert first.unsure() is None

@@ -132,7 +132,9 @@ class Case:
             worker,
         )
 
-    def answer(self, intent_id: str, number: str | None, **fields: str) -> None:
+    def answer(
+        self, intent_id: str, number: str | None, sent_at: datetime | None = None, **fields: str
+    ) -> None:
         """An answer on the stream, as `settle` writes it: ACCEPTED under a number, or REJECTED."""
         answer = ExecutionResponse(
             intent_id=intent_id,
@@ -145,7 +147,7 @@ class Case:
             broker_order_id=number,
             route="default",
             attempts=1,
-            sent_at=self.clock.now(),
+            sent_at=sent_at or self.clock.now(),
         )
         self.client.xadd(KEYS.responses, {"intent_id": intent_id, "body": dump(answer), **fields})
 

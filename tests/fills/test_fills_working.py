@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import redis
 from fills_case import KEYS, Case
 
-from contracts import OrderNotice, OrderStatus
+from contracts import ExecutionResponse, OrderNotice, OrderStatus, Outcome, dump
 from tests.conftest import AnyRedis
 from worker.errors import Unavailable
 from worker.fills.life import Life
@@ -119,6 +120,36 @@ def test_answers_that_cannot_be_taken_for_now_stay_to_be_taken(case: Case) -> No
     assert mine.take_answers()[0] == 1
 
 
+def test_an_order_that_the_broker_numbered_and_refused_is_not_followed(case: Case) -> None:
+    refused = ExecutionResponse(
+        intent_id="a",
+        accepted=False,
+        broker="exchange",
+        message="",
+        timestamp=case.clock.now(),
+        outcome=Outcome.REJECTED,
+        code="BROKER_REJECTED",
+        broker_order_id="N1",
+        route="default",
+        attempts=1,
+    )
+    case.client.xadd(KEYS.responses, {"intent_id": "a", "body": dump(refused)})
+    mine = working(case)
+
+    assert mine.take_answers() == (1, [])
+    assert mine.lives() == []
+
+
+def test_an_order_is_followed_since_it_left(case: Case) -> None:
+    left_at = case.clock.now()
+    case.answer("a", "N1", sent_at=left_at - timedelta(seconds=5))
+    mine = working(case)
+    mine.take_answers()
+
+    [life] = mine.lives()
+    assert life.since == round((left_at - timedelta(seconds=5)).timestamp() * 1000)
+
+
 def test_what_brings_nothing_new_is_not_written(case: Case) -> None:
     working(case).see({"N1": noticed(1, 3)}, "notice")
     client = Counting(case.connect())
@@ -144,6 +175,7 @@ def test_only_who_leads_can_resign_and_only_one_leads(case: Case) -> None:
     first, second = working(case), working(case)
 
     assert first.lead("w1", 10) is True
+    assert 9000 < case.client.pttl(KEYS.follower) <= 10_000
     assert second.lead("w2", 10) is False
     second.resign("w2")
     assert second.lead("w2", 10) is False

@@ -12,6 +12,7 @@ from kis_bench import TAKEN
 from worker.brokers.kis import CodeVerdict, Reply, code_table, parse_kis_place_response
 from worker.brokers.kis.replies import AnswersSeen, read_reply
 from worker.errors import OutcomeUnknown
+from worker.redact import Redactor
 
 AT = datetime(2026, 11, 23, 1, 0, 2, tzinfo=UTC)
 DAY = date(2026, 11, 23)
@@ -43,6 +44,12 @@ def test_an_answer_is_told_with_how_it_begins_its_number_and_its_words() -> None
     assert reply.shown == "HTTP 200 AB12: 글, gt_uid u1"
     assert of().told == "HTTP 200 "
     assert of().shown == "HTTP 200 without a code: no text"
+
+
+def test_what_an_answer_holds_and_what_it_was_signed_with_are_not_in_its_repr() -> None:
+    shown = repr(Reply(200, {"access_token": "hush"}, redactor=Redactor()))
+
+    assert "hush" not in shown and "redactor" not in shown
 
 
 def test_long_words_of_a_broker_are_cut() -> None:

@@ -117,6 +117,7 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
         "worker.ledger",
         "always: float(self._call('slot', *self._slots)) / 1000 if self.rules.rate_limit else 0.0",
     ): _LONGER,
+    ("worker.ledger", "off by one: 0.0"): "a default, which no other word reads",
     ("worker.ledger", "off by one: 8"): "a token of nine bytes is as good as one of eight",
     ("worker.ledger", "off by one: 0"): "set again before it is read",
     ("worker.ledger", "never: if error is None:"): "no error is of none of these kinds",
