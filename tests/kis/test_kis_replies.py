@@ -50,6 +50,7 @@ def test_what_an_answer_holds_and_what_it_was_signed_with_are_not_in_its_repr() 
     shown = repr(Reply(200, {"access_token": "hush"}, redactor=Redactor()))
 
     assert "hush" not in shown and "redactor" not in shown
+    assert Reply(200, {}, redactor=Redactor()) == Reply(200, {})
 
 
 def test_long_words_of_a_broker_are_cut() -> None:

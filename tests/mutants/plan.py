@@ -73,6 +73,10 @@ _SAME_LENGTH: Final = "strict, of two lists that are of one length"
 _DEFAULT: Final = "a default that a route's settings always replace"
 _NONE: Final = "to do it with none is to do nothing"
 _LONGER: Final = "the script says the same, and takes longer"
+_NEXT_TURN: Final = "what comes between two lines of a turn, the next one sees to"
+_FINDS_NONE: Final = "what follows finds none then, and takes longer"
+_AS_GOOD_AS_NONE: Final = "nobody tells it from None"
+_VERY_MOMENT: Final = "of the very moment"
 _TRIES: Final = "how often it is tried is no promise"
 _PROTOCOL: Final = "a default of a protocol's method, which nobody calls"
 _BATCH: Final = "how many are taken in one go is no promise"
@@ -117,7 +121,6 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
         "worker.ledger",
         "always: float(self._call('slot', *self._slots)) / 1000 if self.rules.rate_limit else 0.0",
     ): _LONGER,
-    ("worker.ledger", "off by one: 0.0"): "a default, which no other word reads",
     ("worker.ledger", "off by one: 8"): "a token of nine bytes is as good as one of eight",
     ("worker.ledger", "off by one: 0"): "set again before it is read",
     ("worker.ledger", "never: if error is None:"): "no error is of none of these kinds",
@@ -138,6 +141,44 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
     ("worker.brokers.kis.replies", "off by one: 4096"): "how many answers are remembered is no promise",
     ("worker.brokers.kis.scan", "turned round: False"): _PROTOCOL,
     ("worker.brokers.kis.scan", "turned round: True"): _SAME_LENGTH,
+    ("worker.engine", "left out: deliveries.append(self._delivered.popleft())"): _NEXT_TURN,
+    ("worker.engine", "never: if self.is_draining:"): _NEXT_TURN,
+    ("worker.engine", "not left out: not self._arrived"): "how early in a turn it sends is no promise",
+    ("worker.engine", "turned round: True"): _SAME_LENGTH,
+    ("worker.engine", "and/or: room <= 0 or not self._ready"): _FINDS_NONE,
+    ("worker.engine", "turned round: room <= 0"): _FINDS_NONE,
+    ("worker.engine", "returns None: return []"): _AS_GOOD_AS_NONE,
+    ("worker.engine", "returns None: return False"): _AS_GOOD_AS_NONE,
+    ("worker.engine", "always: if seconds > 0:"): "a delay of nothing is over at once",
+    ("worker.engine", "turned round: seconds > 0"): "a delay of nothing is over at once",
+    ("worker.engine", "turned round: self._delayed[0][0] <= now"): _VERY_MOMENT,
+    ("worker.engine", "off by one: 0"): "who delivers wakes it as well",
+    ("worker.ledger", "turned round: True"): _SAME_LENGTH,
+    ("worker.ledger", "turned round: False"): "a transaction reads the same",
+    ("worker.ledger", "off by one: 0.0"): "a default, which no other word reads",
+    ("worker.ledger", "off by one: 1000"): "of a wait, a thousandth",
+    (
+        "worker.ledger",
+        "always: self._sequence if known else 0",
+    ): "of a route that it has not known it saw no launch",
+    ("worker.ledger.control", "never: if not members:"): "to ask for none asks nobody",
+    ("worker.ledger.control", "always: if placed:"): "no order has the number None",
+    ("worker.ledger.control", "turned round: False"): "a transaction reads the same; the command says either",
+    ("worker.ledger.control", "turned round: True"): "of a doubt that ends in the very moment",
+    ("worker.ledger.control", "turned round: left > 0"): _VERY_MOMENT,
+    ("worker.ledger.control", "turned round: until > now"): _VERY_MOMENT,
+    ("worker.ledger.control", "turned round: age <= HEARTBEAT_LOST"): _VERY_MOMENT,
+    ("worker.ledger.control", "operator: limit - 1"): _BATCH,
+    **{("worker.ledger.control", f"off by one: {number}"): _BATCH for number in ("1", "255", "5000")},
+    ("worker.ledger.control", "off by one: 0"): "a default that is as long ago, or that nobody reads",
+    ("worker.ledger.control", "off by one: 2"): "what is asked next fails as well",
+    (
+        "worker.ledger.control",
+        "off by one: 1000",
+    ): "of a wait that is shown, a thousandth; of those looked at, one",
+    ("worker.ledger.control", "off by one: 86400000"): "of a day, a millisecond",
+    ("worker.ledger.control", "off by one: 1000000.0"): "of an age, a microsecond",
+    ("worker.fills.working", "turned round: True"): _SAME_LENGTH,
     ("worker.ledger.lua.guard", "false → true at 14: g.changed = false"): _SAVED,
     ("worker.ledger.lua.guard", "left out: g.changed = false"): _SAVED,
     **{
