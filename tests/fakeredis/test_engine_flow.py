@@ -17,7 +17,7 @@ from tests.desk import KEYS, Desk, Wire, answers, end_leases, enqueue, published
 from tests.mock_broker import MockBroker
 from worker.brokers import NoopBroker
 from worker.clock import ManualClock
-from worker.errors import NotSent
+from worker.errors import NotSent, Rejected
 from worker.ledger.control import Control
 from worker.settler import BATCH
 
@@ -437,6 +437,54 @@ def test_an_order_that_comes_back_unsent_to_a_worker_that_leaves_is_answered(des
 
     assert answers(client)["a"].outcome == "NOT_SENT"
     assert worker.engine.is_empty()
+
+
+def test_an_order_that_came_back_just_before_the_drain_is_answered_too(desk: Make, client: Any) -> None:
+    worker = desk()
+    enqueue(client, make_intent(intent_id="a"))
+    worker.take()
+    worker.engine.turn()
+    held = worker.orders.waiting.popleft()
+
+    worker.engine._take_back(held, 0.0)
+    worker.engine.drain()
+    worker.work()
+
+    assert answers(client)["a"].outcome == "NOT_SENT"
+
+
+@pytest.mark.parametrize(("step", "is_held"), [(0.5, True), ("stale", False), ("waiting", False)])
+def test_a_cancel_that_may_not_leave_now_is_kept_and_one_that_is_not_ours_any_more_is_let_go(
+    desk: Make, client: Any, monkeypatch: pytest.MonkeyPatch, step: Any, is_held: bool
+) -> None:
+    told = Mock()
+    worker = desk(journal=told)
+    enqueue(client, make_intent(intent_id="a"))
+    worker.work()
+    gone = {"intent_type": "CANCEL", "side": None, "quantity": None, "limit_price": None}
+    enqueue(client, make_intent(intent_id="c", target_intent_id="a", **gone))
+    monkeypatch.setattr("worker.engine.decide_cancel", lambda *_: step)
+
+    worker.work()
+
+    assert worker.engine.is_empty() is not is_held
+    assert worker.engine.patience(5.0) == (0.5 if is_held else 5.0)
+    assert told.lease_lost.called is (step == "stale")
+
+
+@pytest.mark.parametrize("shows_ids", [True, False])
+def test_where_the_brokers_rows_show_no_ids_orders_are_known_by_their_keys(
+    any_redis: AnyRedis, client: Any, clock: ManualClock, shows_ids: bool
+) -> None:
+    broker = MockBroker(Rejected("insufficient funds", code="40310000"))
+    broker.client_order_ids = shows_ids  # type: ignore[misc]
+    worker = Desk(any_redis.connect(), broker, clock)
+    enqueue(client, make_intent(intent_id="a"))
+
+    worker.work()
+
+    kinds = {name.split(b":")[0] for name in client.hkeys(KEYS.owned)}
+    assert kinds == (set() if shows_ids else {b"unplaced"})
 
 
 def test_a_turn_that_only_gave_back_deliveries_was_not_idle(desk: Make, client: Any) -> None:

@@ -77,6 +77,7 @@ _NEXT_TURN: Final = "what comes between two lines of a turn, the next one sees t
 _FINDS_NONE: Final = "what follows finds none then, and takes longer"
 _AS_GOOD_AS_NONE: Final = "nobody tells it from None"
 _VERY_MOMENT: Final = "of the very moment"
+_NO_NUMBER: Final = "no lane and no stream knows an entry without a number"
 _TRIES: Final = "how often it is tried is no promise"
 _PROTOCOL: Final = "a default of a protocol's method, which nobody calls"
 _BATCH: Final = "how many are taken in one go is no promise"
@@ -143,6 +144,8 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
     ("worker.brokers.kis.scan", "turned round: True"): _SAME_LENGTH,
     ("worker.engine", "left out: deliveries.append(self._delivered.popleft())"): _NEXT_TURN,
     ("worker.engine", "never: if self.is_draining:"): _NEXT_TURN,
+    ("worker.engine", "always: padded(delivery.entry) if delivery.entry else ''"): _NO_NUMBER,
+    ("worker.engine", "always: delivery.queue if delivery.entry else ''"): _NO_NUMBER,
     ("worker.engine", "not left out: not self._arrived"): "how early in a turn it sends is no promise",
     ("worker.engine", "turned round: True"): _SAME_LENGTH,
     ("worker.engine", "and/or: room <= 0 or not self._ready"): _FINDS_NONE,
