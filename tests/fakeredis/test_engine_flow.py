@@ -306,13 +306,14 @@ def test_it_tells_of_each_batch_how_many_came_how_many_left_and_how_long_it_took
 def test_a_dead_letter_is_told_once_with_its_answer_if_it_got_one(desk: Make, client: Any) -> None:
     told = Mock()
     worker = desk(journal=told)
-    enqueue(client, b"no intent", b'{"intent_id": "x"}')
+    enqueue(client, b"no intent", b'{"intent_id": "x"}', b'{"intent_id": "x", "side": 1}')
 
     worker.work()
 
     assert [(call.args[0].reason, call.args[1] is None) for call in told.buried.call_args_list] == [
         ("invalid", True),
         ("invalid", False),
+        ("invalid", True),
     ]
 
 
