@@ -17,6 +17,7 @@ from typing import Any, Final
 import redis
 from pydantic import ValidationError
 
+from worker.assembly import build_adapter
 from worker.brokers import BaseBrokerAdapter
 from worker.clock import Clock
 from worker.connection import Connect, is_unavailable
@@ -25,7 +26,6 @@ from worker.keys import RouteKeys
 from worker.ledger import Ledger, LedgerRules
 from worker.ledger.control import Control
 from worker.logs import Event, Logger, configure
-from worker.route import build_adapter
 from worker.settings import Mode, Settings
 from worker.stopping import cancel_open
 

@@ -6,33 +6,24 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import redis
 
-from contracts import Code, OrderEvent
-from worker import __version__
+from contracts import OrderEvent
+from worker.assembly import build_adapter, build_broker, common, engine_rules, ledger_rules, weak_redis
 from worker.bell import Bell
-from worker.brokers import (
-    BaseBrokerAdapter,
-    BrokerEngine,
-    NoopBroker,
-    adapter_class,
-    create_broker_for_execution,
-)
 from worker.canary import Canary
 from worker.clock import Clock
 from worker.connection import Connect, at_home, on_connect
 from worker.durability import Confirmation, weaknesses
-from worker.engine import Engine, EngineRules
+from worker.engine import Engine
 from worker.errors import BrokerError, ConfigError, StateLost, Unavailable
 from worker.fills import Follower, FollowRules, Working
-from worker.guard import OpenGuard
 from worker.intake import Delivery, Intake
 from worker.journal import Journal
 from worker.keys import ROUTES, SHARED, RouteKeys
-from worker.ledger import USER_TIMEOUT, Ledger, LedgerRules
+from worker.ledger import USER_TIMEOUT, Ledger
 from worker.ledger.identity import ServerWatch
 from worker.ledger.registry import enlist
 from worker.line import Line
@@ -90,7 +81,7 @@ class Route:
         self._broker = build_broker(self.settings, self._adapter, clock)
         lag = self._adapter.visibility_lag if self._adapter else 0.0
         self._confirmation = Confirmation.of(settings)
-        rules = _ledger_rules(self.settings, self._adapter, self._confirmation)
+        rules = ledger_rules(self.settings, self._adapter, self._confirmation)
         self._line = Line(self._client)
         self._watch = ServerWatch()
         on_connect(self._client, self._watch.look)
@@ -150,7 +141,7 @@ class Route:
             bell=self._bell,
         )
         journal = Journal(self._metrics.route(self.name), self._log, self._clock)
-        rules = _engine_rules(self.name, route, settings.halt_file, self._adapter)
+        rules = engine_rules(self.name, route, settings.halt_file, self._adapter)
         self.engine = Engine(
             self._ledger, self._broker, rules, self.intake, journal, self._clock, self.intake.wake
         )
@@ -382,7 +373,7 @@ class Route:
         enlist(self._registry, self.name, broker=route.broker, mode=route.mode, account=route.account)
         is_live = route.mode is Mode.LIVE and route.live_allowed
         if self._must_be_durable and (faults := weaknesses(self._client, self._confirmation)):
-            raise ConfigError(_weak(self.name, faults))
+            raise ConfigError(weak_redis(self.name, faults))
         how = self._ledger.register(broker=route.broker, mode=route.mode, start_halted=is_live)
         if how == "changed":
             self._log.warning(Event.SERVER_CHANGED)
@@ -493,91 +484,3 @@ class Route:
         elif not self._stop_intake.is_set():
             self._queue_was_away = True
             self._log.warning(Event.QUEUE_AWAY, reason=self.intake.error)
-
-
-def common(route: RouteSettings) -> dict[str, str]:
-    """What all workers of a route should have in common, as it stands beside their heartbeat."""
-    return {"version": __version__, "mode": route.mode, "settings": route.digest, "build": _build(route)}
-
-
-def _build(route: RouteSettings) -> str:
-    return f"{__version__}/{route.digest}"
-
-
-def build_adapter(route: RouteSettings, clock: Clock) -> BaseBrokerAdapter | None:
-    """
-    The adapter of a route; none in mode off, which needs no credentials.
-
-    Raises:
-        ConfigError: the broker or its options cannot be used; each fault is named.
-    """
-    kind = adapter_class(route.broker)
-    if route.mode is Mode.OFF:
-        return None
-    adapter = kind.from_options(route.options, mode=route.mode, clock=clock)
-    if not adapter.client_order_ids and route.lane_on_doubt == "continue":
-        fault = f"lane_on_doubt: {route.broker} knows no ids of ours, so an order in doubt must hold its lane; set it to wait"
-        raise ConfigError([fault])
-    return adapter
-
-
-def build_broker(route: RouteSettings, adapter: BaseBrokerAdapter | None, clock: Clock) -> BrokerEngine:
-    """The broker that the mode permits: one that sends nothing, unless all says otherwise."""
-    if route.mode is Mode.OFF:
-        message = "the route's mode is off: nothing was sent; set its MODE to paper or live to trade"
-        return NoopBroker(Code.NOOP, message, clock=clock)
-    allowed = route.mode is not Mode.LIVE or route.live_allowed
-    return create_broker_for_execution(
-        allowed,
-        adapter,
-        guard=OpenGuard(),
-        clock=clock,
-        count_rejected=route.count_rejected,
-        default_venue=_venue(route),
-    )
-
-
-def _venue(route: RouteSettings) -> str | None:
-    venue = route.options.get("venue")
-    return str(venue) if venue else None
-
-
-def _ledger_rules(
-    route: RouteSettings, adapter: BaseBrokerAdapter | None, confirmation: Confirmation
-) -> LedgerRules:
-    return LedgerRules(
-        lease=route.lease,
-        retention=route.retention,
-        lane_on_doubt=route.lane_on_doubt,
-        max_consecutive_failures=route.max_consecutive_failures,
-        order_timeout=route.order_timeout,
-        visibility_lag=adapter.visibility_lag if adapter else 0.0,
-        rate_limit=route.rate_limit or (adapter.rate_limit if adapter else None),
-        future_skew=route.future_skew,
-        confirmation=confirmation,
-        build=_build(route) if route.mode is Mode.LIVE and route.live_allowed else "",
-    )
-
-
-def _engine_rules(
-    name: str, route: RouteSettings, halt_file: Path | None, adapter: BaseBrokerAdapter | None
-) -> EngineRules:
-    return EngineRules(
-        route=name,
-        max_age=route.max_age,
-        count_rejected=route.count_rejected,
-        concurrency=route.concurrency,
-        not_sent_retries=route.not_sent_retries,
-        halt_file=halt_file,
-        default_venue=_venue(route),
-        order_keys=adapter is not None and not adapter.client_order_ids,
-    )
-
-
-def _weak(name: str, faults: list[str]) -> list[str]:
-    cure = (
-        f"route {name} is live, and this Redis may forget a launched order in a crash, so that it could be placed "
-        "twice; make it durable, or say that you accept this: "
-        f"EXECWORKER_ROUTES__{name}__ALLOW_WEAK_DURABILITY=true"
-    )
-    return [*faults, cure]

@@ -19,6 +19,7 @@ from typing import Final
 import redis
 
 from contracts import ExecutionIntent, ExecutionResponse, IntentType, OrderRecord
+from worker.assembly import build_adapter
 from worker.brokers import BaseBrokerAdapter
 from worker.clock import Clock
 from worker.connection import Connect, at_home
@@ -27,7 +28,6 @@ from worker.keys import SHARED, RouteKeys
 from worker.ledger import Ledger, LedgerRules
 from worker.logs import configure
 from worker.producer import IntentProducer, NoAnswerYet
-from worker.route import build_adapter
 from worker.runtime import Worker
 from worker.settings import Settings
 

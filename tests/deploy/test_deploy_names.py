@@ -133,8 +133,8 @@ def test_a_route_at_kis_starts_as_the_file_spells_it(config: Path, tmp_path: Pat
 
     settings = _loaded({}, tmp_path / "all.toml", tmp_path)
 
+    from worker.assembly import build_adapter
     from worker.clock import ManualClock
-    from worker.route import build_adapter
 
     adapter = build_adapter(settings.routes["kis_paper"], ManualClock())
     assert adapter is not None and adapter.broker_id == "kis"

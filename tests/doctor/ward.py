@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import RedisServer
+from worker.assembly import common
 from worker.clock import Clock, SystemClock
 from worker.connection import connect
 from worker.doctor import Finding, Patient, examine
 from worker.keys import GROUP, RouteKeys
 from worker.ledger import Ledger, LedgerRules
 from worker.ledger.registry import enlist
-from worker.route import common
 from worker.settings import load_settings
 
 KEYS = RouteKeys("default")

@@ -42,6 +42,7 @@ LAYERS = (
         "settler",
         "upkeep",
     },
+    {"assembly"},
     {"health", "notify", "route", "stopping", "deadman", "runtime", "doctor"},
     {"simulate"},
     {"cli"},

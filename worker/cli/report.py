@@ -138,7 +138,7 @@ def _lines(
 
 
 def _adapter(desk: Surroundings, route: str) -> BaseBrokerAdapter:
-    from worker.route import build_adapter
+    from worker.assembly import build_adapter
 
     settings = desk.settings.routes.get(route)
     if settings is None:

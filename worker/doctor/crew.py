@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from worker.assembly import common
 from worker.doctor.findings import Ailment, Check, Found, Severity, well
 from worker.doctor.patient import Patient, text
 from worker.ledger.control import HEARTBEAT_LOST
-from worker.route import common
 
 _NONE = Ailment(
     "none",

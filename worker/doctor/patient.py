@@ -13,6 +13,7 @@ import redis
 from pydantic import ValidationError
 
 from contracts.wire import explain
+from worker.assembly import build_adapter
 from worker.brokers import BaseBrokerAdapter
 from worker.clock import Clock
 from worker.connection import Connect, at_home, is_cluster
@@ -21,7 +22,6 @@ from worker.errors import ConfigError
 from worker.keys import RouteKeys
 from worker.ledger.control import Control, RouteStatus
 from worker.ledger.registry import Enlisted, enlisted
-from worker.route import build_adapter
 from worker.settings import Mode, RouteSettings, Settings
 from worker.transport.streams import SCHEMES
 
