@@ -127,15 +127,18 @@ class Deadman:
         Control(self._client, one.name).halt(ACTOR, "no worker of the route is alive")
         one.try_from = self._clock.boottime() + TRY_EVERY
         try:
-            orders = cancel_open(
+            swept = cancel_open(
                 self._settings, one.name, self._client, self._clock, self._connect, CANCEL_WITHIN
             )
         except (Refused, BrokerError, ConfigError) as error:
             self._log.error(Event.CANCELLED_OPEN, route=one.name, reason=f"nothing was cancelled: {error}")
             return
-        left = [order for order in orders if order.still_works and order.intent_id]
-        self._log.error(Event.CANCELLED_OPEN, route=one.name, found=len(orders), left=len(left))
-        if not left:
+        left = [order for order in swept.left if order.intent_id]
+        found = len(swept.orders)
+        self._log.error(
+            Event.CANCELLED_OPEN, route=one.name, found=found, left=len(left), saw_all=swept.saw_all
+        )
+        if not left and swept.saw_all:
             one.swept = outage
 
 

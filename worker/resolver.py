@@ -337,7 +337,8 @@ class Resolver:
         except BrokerError as error:
             self._log.warning(Event.LOOK_UP_FAILED, reason=str(error))
             return
-        self._scanned_to = now
+        if listed.complete:
+            self._scanned_to = now
         # The ledger is read after the list: an order that is listed was launched before that. What was found to be
         # ours once stays so.
         rows = [row for row in listed.orders if row.broker_order_id not in self._ours]

@@ -18,7 +18,7 @@ from typing import Final
 
 import redis
 
-from contracts import ExecutionIntent, ExecutionResponse, IntentType, OrderRecord
+from contracts import ExecutionIntent, ExecutionResponse, IntentType, OrderRecord, OrderScan
 from worker.assembly import build_adapter
 from worker.brokers import BaseBrokerAdapter
 from worker.clock import Clock
@@ -33,6 +33,9 @@ from worker.settings import Settings
 
 #: How far back the broker's list is read for orders that may still work.
 REACH: Final = timedelta(days=7)
+#: How often a list is read that comes in part only, and the seconds between.
+READS: Final = 3
+READ_AGAIN: Final = 1.0
 _NEVER = threading.Event()
 
 
@@ -50,19 +53,33 @@ class OpenOrder:
 
     @property
     def why(self) -> str:
-        """Why it still works."""
+        """Why it still works, or may."""
         if not self.intent_id:
             return "no answered intent of this route asked for it: see worker doubt list, or cancel it at the broker"
         if self.answer is None:
             return "its CANCEL was not answered in time; it stays in the queue until it expires"
         if self.answer.accepted:
-            return "the broker took the request, and its list still shows the order"
+            return "the broker took the request, and its list does not show that the order is over"
         return f"{self.answer.outcome}: {self.answer.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """The orders that worked, and what became of each."""
+
+    orders: tuple[OpenOrder, ...]
+    #: False: the broker showed a part of its list only, so there may be working orders that nobody saw.
+    saw_all: bool
+
+    @property
+    def left(self) -> tuple[OpenOrder, ...]:
+        """Those that still work, as far as anybody knows."""
+        return tuple(one for one in self.orders if one.still_works)
 
 
 def cancel_open(
     settings: Settings, route: str, client: redis.Redis, clock: Clock, connect: Connect, seconds: float
-) -> list[OpenOrder]:
+) -> Swept:
     """
     Cancel every working order of the route that is ours, and look again. Takes at most about ``seconds``. ``client``
     reaches all keys: of a cluster, on every node.
@@ -80,10 +97,12 @@ def cancel_open(
         adapter.before_read = lambda: _wait_for_slot(ledger, clock)
         with _a_worker(settings, route, clock, connect):
             _wait_for_answers(ledger, clock, seconds / 2)
-            found = [OpenOrder(row, _owner(ledger, adapter, row)) for row in _working(adapter, clock)]
+            listed = _list(adapter, clock)
+            working = [row for row in listed.orders if not row.status.is_final]
+            found = [OpenOrder(row, _owner(ledger, adapter, row)) for row in working]
             if any(one.intent_id for one in found):
                 found = _cancelled(found, home, route, clock, seconds / 2)
-        return _looked_at_again(found, adapter, clock)
+        return Swept(tuple(_looked_at_again(found, adapter, clock)), listed.complete)
     finally:
         adapter.close()
 
@@ -114,9 +133,17 @@ def _rules(settings: Settings, route: str, adapter: BaseBrokerAdapter) -> Ledger
     return LedgerRules(rate_limit=settings.routes[route].rate_limit or adapter.rate_limit)
 
 
-def _working(adapter: BaseBrokerAdapter, clock: Clock) -> list[OrderRecord]:
-    rows = adapter.list_orders(clock.now() - REACH).orders
-    return [row for row in rows if not row.status.is_final]
+def _list(adapter: BaseBrokerAdapter, clock: Clock) -> OrderScan:
+    """The broker's list. What comes in part only is read again, and all that was seen counts."""
+    seen: dict[str, OrderRecord] = {}
+    for tries_left in reversed(range(READS)):
+        scan = adapter.list_orders(clock.now() - REACH)
+        if scan.complete:
+            return scan
+        seen.update((row.broker_order_id, row) for row in scan.orders)
+        if tries_left:
+            _wait(clock, READ_AGAIN)
+    return OrderScan(tuple(seen.values()), complete=False)
 
 
 def _wait_for_answers(ledger: Ledger, clock: Clock, seconds: float) -> None:
@@ -180,13 +207,21 @@ def _looked_at_again(found: list[OpenOrder], adapter: BaseBrokerAdapter, clock: 
     """What works still, as soon as the list shows what was answered, and at the latest when it must show it."""
     until = clock.boottime() + adapter.visibility_lag
     while any(one.still_works for one in found):
-        left = {row.broker_order_id for row in _working(adapter, clock)}
-        found = [replace(one, still_works=one.order.broker_order_id in left) for one in found]
+        listed = _list(adapter, clock)
+        found = [replace(one, still_works=_works(one, listed)) for one in found]
         taken = [one for one in found if one.still_works and one.answer is not None and one.answer.accepted]
         if not taken or clock.boottime() >= until:
             break
         _wait(clock, 1.0)
     return found
+
+
+def _works(one: OpenOrder, listed: OrderScan) -> bool:
+    """An order that a part of the list does not show may be on the other part."""
+    for row in listed.orders:
+        if row.broker_order_id == one.order.broker_order_id:
+            return not row.status.is_final
+    return one.still_works and not listed.complete
 
 
 def _cancel(name: str, one: OpenOrder, clock: Clock, seconds: float) -> ExecutionIntent:

@@ -459,6 +459,31 @@ def test_an_order_that_a_person_placed_is_noted_once_and_stops_nothing(bench: Ma
     assert {event.broker_order_id for event in events(here.client)} == {"N7", "N8"}
 
 
+def test_what_a_part_of_the_list_did_not_show_is_found_by_a_later_scan(bench: Make) -> None:
+    here = bench()
+    stranger = row(None, "N7", placed_at=here.clock.now() - timedelta(seconds=300))
+    here.broker.complete = False
+    here.scan()
+    here.clock.advance(1)
+    here.broker.complete, here.broker.orders = True, [stranger]
+
+    here.scan()
+
+    assert kinds(here.client) == ["FOREIGN_ORDER"]
+
+
+def test_a_scan_reads_again_what_the_last_one_could_not_show_yet(bench: Make) -> None:
+    here = bench()
+    stranger = row(None, "N7", placed_at=here.clock.now())
+    here.clock.advance(60)
+    here.scan()
+    here.broker.orders.append(stranger)
+
+    here.scan()
+
+    assert kinds(here.client) == ["FOREIGN_ORDER"]
+
+
 def test_our_own_orders_are_neither_orphans_nor_foreign(bench: Make) -> None:
     here = bench(lambda request: HELD, LOST)
     enqueue(here.client, make_intent(intent_id="a"), make_intent(intent_id="b", symbol="000660"))

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,18 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from contracts import FailsafeType, OrderRequest, Side
+from contracts import FailsafeType, OrderRequest, OrderScan, Side
 from tests.conftest import RedisServer, start_redis
 from tests.limits.street import Street, orders, simulator
-from tests.process.workers import wait_until
+from tests.process.workers import Floor, wait_until
+from worker import stopping
+from worker.assembly import build_adapter
+from worker.brokers import BaseBrokerAdapter
 from worker.brokers.kis import Account, Credentials, Environment, KISClient, KISOrderAdapter
 from worker.brokers.kis.orders import OrderRules
+from worker.clock import SystemClock
+from worker.connection import connect
+from worker.settings import load_settings
 from worker.simulate.faults import Fault
 
 pytestmark = [pytest.mark.process, pytest.mark.real_redis]
@@ -85,7 +92,7 @@ def test_with_every_worker_dead_all_working_orders_are_cancelled(street: Callabl
     code, told = rows(here)
 
     assert code == 0
-    assert told[-1] == {"route": "default", "action": "cancel_open", "found": 6, "left": 0}
+    assert told[-1] == {"route": "default", "action": "cancel_open", "found": 6, "left": 0, "saw_all": True}
     assert {one["intent_id"] for one in told[1:-1]} == {one.intent_id for one in placed}
     assert still_works(here) == set()
     assert here.client.hget("exec:{default}:state", "halted") == b"1"
@@ -111,7 +118,7 @@ def test_with_every_worker_hung_a_doubt_is_resolved_first_and_orders_of_others_a
     code, told = rows(here)
 
     assert code == 1
-    assert told[-1] == {"route": "default", "action": "cancel_open", "found": 5, "left": 1}
+    assert told[-1] == {"route": "default", "action": "cancel_open", "found": 5, "left": 1, "saw_all": True}
     assert [one["broker_order_id"] for one in told[1:-1] if not one["cancelled"]] == [foreign]
     assert still_works(here) == {foreign}
 
@@ -132,6 +139,53 @@ def test_what_the_broker_does_not_cancel_is_named_with_its_reason(street: Callab
     assert told[-1]["left"] == 1
     assert [one["why"].split(":")[0] for one in told[1:-1] if not one["cancelled"]] == ["REJECTED"]
     assert rows(here)[0] == 0
+
+
+class HalfAList:
+    """A broker's list of which a part does not come, the first so many times: its last row, later its first."""
+
+    def __init__(self, adapter: BaseBrokerAdapter, times: int) -> None:
+        self._adapter = adapter
+        self._times, self._read = times, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapter, name)
+
+    def list_orders(self, since: datetime) -> OrderScan:
+        scan = self._adapter.list_orders(since)
+        self._read += 1
+        if self._read > self._times:
+            return scan
+        return OrderScan(
+            scan.orders[:-1] if self._read <= stopping.READS else scan.orders[1:], complete=False
+        )
+
+
+@pytest.mark.parametrize(("times", "found", "left"), [(2, 3, 0), (100, 2, 1)])
+def test_an_order_on_the_part_of_the_list_that_did_not_come_is_never_called_cancelled(
+    server: RedisServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+    found: int,
+    left: int,
+) -> None:
+    floor = Floor(server, tmp_path)
+    try:
+        worker = floor.worker()
+        placed = orders(3)
+        floor.enqueue(placed)
+        wait_until(lambda: len(floor.answers()) == 3, "all is answered")
+        worker.kill()
+        settings = load_settings(floor.environ())
+        monkeypatch.setattr(stopping, "build_adapter", lambda *_: HalfAList(build_adapter(*_), times))
+        monkeypatch.setattr(stopping, "READ_AGAIN", 0.01)
+
+        swept = stopping.cancel_open(settings, "default", floor.client, SystemClock(), connect, 20)
+
+        assert (len(swept.orders), len(swept.left), swept.saw_all) == (found, left, left == 0)
+    finally:
+        floor.close()
 
 
 def test_when_the_last_worker_dies_the_deadman_tells_halts_and_cancels(street: Callable[..., Street]) -> None:

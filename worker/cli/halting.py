@@ -63,16 +63,27 @@ def _cancel_open(desk: Surroundings, route: str, timeout: float, as_json: bool) 
     from worker.stopping import cancel_open
 
     try:
-        orders = cancel_open(desk.settings, route, desk.client, desk.clock, desk.connect, timeout)
+        swept = cancel_open(desk.settings, route, desk.client, desk.clock, desk.connect, timeout)
     except (Refused, BrokerError) as error:
         note(f"route {route}: nothing was cancelled: {error}")
         return False
-    left = [one for one in orders if one.still_works]
-    for one in orders:
+    for one in swept.orders:
         show(_open_order(route, one), _open_order_text(one), as_json)
-    text = f"route {route}: {len(orders) - len(left)} of {len(orders)} working orders cancelled"
-    show({"route": route, "action": "cancel_open", "found": len(orders), "left": len(left)}, text, as_json)
-    return not left
+    found, left = len(swept.orders), len(swept.left)
+    document = {
+        "route": route,
+        "action": "cancel_open",
+        "found": found,
+        "left": left,
+        "saw_all": swept.saw_all,
+    }
+    show(document, f"route {route}: {found - left} of {found} working orders cancelled", as_json)
+    if not swept.saw_all:
+        note(
+            f"route {route}: the broker showed a part of its list only: more orders may work; "
+            "say this again, and look at the broker's own screen"
+        )
+    return not left and swept.saw_all
 
 
 def _open_order(route: str, one: OpenOrder) -> dict[str, Any]:
