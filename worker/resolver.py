@@ -51,6 +51,8 @@ from worker.metrics import Resolution, RouteMetrics, StaleOperation
 LOOKS = 64
 #: Orders of the broker's list that are compared with the ledger in one go.
 SCANNED = 500
+#: Seconds between two clearings of what is remembered of doubts that others have ended.
+FORGET_EVERY = 60.0
 #: How far before a launch its order may lie in the broker's list, for clocks that differ.
 MARGIN = timedelta(days=1)
 #: Seconds between two readings beyond which the second may know of orders that the first could not show.
@@ -124,6 +126,7 @@ class Resolver:
         self._clock = clock
         self._worker = worker
         self._watched: dict[str, _Watched] = {}
+        self._forget_from = 0.0
         self._scanned_to: datetime | None = None
         #: Orders of the last list that are known to be our own.
         self._ours: set[str] = set()
@@ -134,6 +137,9 @@ class Resolver:
         due = self._ledger.look(
             LOOKS, base=rules.base, ceiling=rules.ceiling, escalate_after=rules.escalate_after
         )
+        if self._clock.boottime() >= self._forget_from:
+            self._forget_from = self._clock.boottime() + FORGET_EVERY
+            self._forget_ended(list(self._watched))
         for one in due:
             self._watch(one).followed = 0
         due = [*due, *self._follow_up({one.intent_id for one in due})]
@@ -164,18 +170,23 @@ class Resolver:
         ever longer pauses: between several workers nobody would have two readings for minutes.
         """
         now = self._clock.boottime()
-        found = {
-            name: watched.doubt
+        wanted = [
+            name
             for name, watched in self._watched.items()
             if watched.again is not None and watched.again <= now and name not in due
-        }
-        states = self._ledger.states(list(found)) if found else {}
-        ended = [name for name in found if states.get(name, ("", b""))[0] != "in_doubt"]
-        for name in ended:
-            del self._watched[name], found[name]
-        for name in found:
-            self._watched[name].followed += 1
-        return list(found.values())
+        ]
+        self._forget_ended(wanted)
+        found = [self._watched[name] for name in wanted if name in self._watched]
+        for watched in found:
+            watched.followed += 1
+        return [watched.doubt for watched in found]
+
+    def _forget_ended(self, names: Sequence[str]) -> None:
+        """Doubts that another worker, or a person, has ended."""
+        states = self._ledger.states(names) if names else {}
+        for name in names:
+            if states.get(name, ("", b""))[0] != "in_doubt":
+                del self._watched[name]
 
     def _look_again(self, watched: _Watched) -> None:
         """Soon, and no more than twice, if two of our own readings that tell of the same time could prove an absence."""

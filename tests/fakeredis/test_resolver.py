@@ -292,6 +292,57 @@ def test_why_a_doubt_is_open_is_told_once_for_each_reason_and_its_end_is_counted
     ears.metrics.processed.assert_called_once_with(Outcome.NOT_PLACED)
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_answer_to_a_doubt_says_when_its_order_was_sent(bench: Make, is_there: bool) -> None:
+    here = bench()
+    here.doubt()
+    launched = moment(int(here.client.hget(KEYS.intent("a"), "flight").decode().split(":")[3]))
+    here.broker.orders += [row("a")] if is_there else []
+
+    here.look(), here.look(QUIET), here.look(1)
+
+    assert answers(here.client)["a"].accepted == is_there
+    assert answers(here.client)["a"].sent_at == launched
+
+
+def test_an_end_that_somebody_else_was_first_to_write_is_counted_as_stale(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench()
+    here.doubt()
+    here.broker.orders.append(row("a"))
+    ears = listen(here)
+    monkeypatch.setattr(here.desk.ledger, "resolve", lambda *_, **__: False)
+
+    assert here.look() == 0
+
+    ears.metrics.stale_write.assert_called_once_with("resolve")
+    ears.metrics.doubt_resolved.assert_not_called()
+
+
+@pytest.mark.parametrize("by_us", [True, False])
+def test_nothing_is_remembered_of_a_doubt_that_has_ended(bench: Make, by_us: bool) -> None:
+    here = bench()
+    here.doubt()
+    assert here.look() == 0
+    here.broker.orders.append(row("a"))
+
+    ended = here.look(61) if by_us else _another_ends_it(here)
+    assert ended == 1
+    assert here.desk.resolver is not None
+    here.clock.advance(61)
+    here.desk.resolver.step()
+
+    assert here.desk.resolver._watched == {}
+
+
+def _another_ends_it(here: Bench) -> int:
+    other = here.worker("w2").resolver
+    assert other is not None
+    here.due()
+    return other.step()
+
+
 def reading_times(here: Bench) -> list[float]:
     """When the broker's list is read, from here on, in seconds from now."""
     started, found, read = here.clock.boottime(), list[float](), here.broker.list_orders
@@ -391,6 +442,34 @@ def test_a_cancel_in_doubt_whose_target_is_not_shown_stays_in_doubt(bench: Make)
     assert [here.look(60) for _ in range(4)] == [0] * 4
 
 
+def test_a_cancel_in_doubt_whose_target_cannot_be_looked_up_stays_in_doubt(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench(lambda request: HELD)
+    _cancel_in_doubt(here)
+    monkeypatch.setattr(here.broker, "get_order", Mock(side_effect=BrokerError("not now")))
+
+    assert [here.look(60) for _ in range(4)] == [0] * 4
+
+
+def test_a_cancel_in_doubt_is_looked_up_again_soon_without_being_asked_to(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench(lambda request: HELD)
+    _cancel_in_doubt(here)
+    here.broker.orders.append(row("a", "N1"))
+    here.look()
+
+    here.client.zadd(KEYS.doubts, {"c": 2**41})
+    assert here.desk.resolver is not None
+    ended = []
+    for seconds in (QUIET, 0.5):
+        here.clock.advance(seconds)
+        ended.append(here.desk.resolver.step())
+
+    assert ended == [0, 1]
+
+
 def test_a_cancels_target_is_looked_up_with_what_was_kept_of_it(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -472,16 +551,19 @@ def test_what_a_part_of_the_list_did_not_show_is_found_by_a_later_scan(bench: Ma
     assert kinds(here.client) == ["FOREIGN_ORDER"]
 
 
-def test_a_scan_reads_again_what_the_last_one_could_not_show_yet(bench: Make) -> None:
+def test_a_scan_begins_before_the_last_one_by_what_an_order_takes_and_clocks_differ(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = bench()
-    stranger = row(None, "N7", placed_at=here.clock.now())
-    here.clock.advance(60)
+    first = here.clock.now()
     here.scan()
-    here.broker.orders.append(stranger)
+    here.clock.advance(100)
+    read = Mock(return_value=OrderScan((), True))
+    monkeypatch.setattr(here.broker, "list_orders", read)
 
     here.scan()
 
-    assert kinds(here.client) == ["FOREIGN_ORDER"]
+    read.assert_called_once_with(first - timedelta(seconds=60 + QUIET))
 
 
 def test_our_own_orders_are_neither_orphans_nor_foreign(bench: Make) -> None:
@@ -525,7 +607,7 @@ def test_orphans_and_foreign_orders_are_counted_once_however_often_they_are_seen
     here.broker.orders += [row("a", "N2"), row(None, "N7")]
     ears = listen(here)
 
-    here.scan(), here.scan()
+    here.scan(), here.scan(), here.scan()
 
     assert (ears.metrics.orphan_order.call_count, ears.metrics.foreign_order.call_count) == (1, 1)
     assert (ears.log.error.call_count, ears.log.warning.call_count) == (1, 1)
@@ -546,6 +628,20 @@ def test_what_was_found_to_be_ours_is_not_asked_about_again(
     here.scan()
 
     assert ledger.mock_calls == []
+
+
+def test_whose_an_order_is_need_not_be_asked_twice(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = keyed(bench, HELD)
+    enqueue(here.client, make_intent(intent_id="a"))
+    here.desk.work()
+    here.broker.orders.append(unnamed("N1"))
+    here.scan()
+    asked = Mock()
+    monkeypatch.setattr(here.desk.ledger, "owners", asked)
+
+    here.scan()
+
+    asked.assert_not_called()
 
 
 # By hand.

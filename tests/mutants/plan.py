@@ -91,7 +91,37 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
     ): "the default of a protocol, and of a guard that refuses every reset",
     ("worker.resolver", "off by one: 64"): _BATCH,
     ("worker.resolver", "off by one: 0"): "a default that every look-up sets before it is read",
-    ("worker.resolver", "off by one: 300.0"): _DEFAULT,
+    **{("worker.resolver", f"off by one: {number}"): _DEFAULT for number in ("300.0", "6.0")},
+    ("worker.resolver", "turned round: False"): _DEFAULT,
+    ("worker.resolver", "off by one: 500"): _BATCH,
+    ("worker.resolver", "off by one: 30.0"): _TRIES,
+    ("worker.resolver", "off by one: 2.0"): _TRIES,
+    ("worker.resolver", "off by one: 60.0"): "how soon memory is given back is no promise",
+    (
+        "worker.resolver",
+        "off by one: 0.0",
+    ): "a second more before an absence counts; and the first time that memory is given back",
+    (
+        "worker.resolver",
+        "off by one: 1000",
+    ): "a thousandth: later than it must be, or a list read from earlier on",
+    (
+        "worker.resolver",
+        "off by one: 1",
+    ): "a list read from earlier on, or a reading kept that nobody looks at",
+    ("worker.resolver", "turned round: True"): "of a CANCEL's reading only the time counts",
+    ("worker.resolver", "turned round: late[-1].started - late[0].started > _APART"): _VERY_MOMENT,
+    ("worker.resolver", "turned round: since < doubt.launched_at"): _VERY_MOMENT,
+    ("worker.resolver", "and/or: state == 'settled' and response"): "no entry is settled without its answer",
+    (
+        "worker.resolver",
+        "left out: self._ours.intersection_update([row.broker_order_id for row in listed.orders])",
+    ): "it gives memory back",
+    (
+        "worker.resolver",
+        "left out: self._watched.pop(doubt.intent_id, None)",
+    ): "forgotten a minute later all the same",
+    ("worker.resolver", "always: self._ledger.states(names) if names else {}"): _NONE,
     (
         "worker.resolver",
         "turned round: one.started >= self.absence_from",
