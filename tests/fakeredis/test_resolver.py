@@ -320,20 +320,52 @@ def test_an_end_that_somebody_else_was_first_to_write_is_counted_as_stale(
     ears.metrics.doubt_resolved.assert_not_called()
 
 
-@pytest.mark.parametrize("by_us", [True, False])
-def test_nothing_is_remembered_of_a_doubt_that_has_ended(bench: Make, by_us: bool) -> None:
-    here = bench()
+def test_nothing_is_remembered_of_a_doubt_that_has_ended(bench: Make) -> None:
+    here = bench(complete=False)
     here.doubt()
-    assert here.look() == 0
+    here.look(QUIET), go_on(here, 10, 10, 10)
     here.broker.orders.append(row("a"))
-
-    ended = here.look(61) if by_us else _another_ends_it(here)
-    assert ended == 1
+    assert _another_ends_it(here) == 1
     assert here.desk.resolver is not None
-    here.clock.advance(61)
+
+    here.clock.advance(60)
     here.desk.resolver.step()
 
     assert here.desk.resolver._watched == {}
+
+
+def test_a_doubt_that_another_worker_has_ended_is_not_looked_up_again(bench: Make) -> None:
+    here = bench()
+    here.doubt()
+    here.look()
+    here.look(QUIET)
+    here.broker.orders.append(row("a"))
+    assert _another_ends_it(here) == 1
+    read = reading_times(here)
+
+    here.clock.advance(1)
+    assert here.desk.resolver is not None
+    here.desk.resolver.step()
+
+    assert read == []
+
+
+def test_whether_doubts_have_ended_is_asked_once_a_minute(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench(complete=False)
+    here.doubt()
+    here.look(QUIET), go_on(here, 10, 10, 10, 31)
+    assert here.desk.resolver is not None
+    states = Mock(wraps=here.desk.ledger.states)
+    monkeypatch.setattr(here.desk.ledger, "states", states)
+
+    go_on(here, *[1] * 59)
+    assert states.call_count == 0
+    go_on(here, 1)
+
+    states.assert_called_once_with(["a"])
+    assert list(here.desk.resolver._watched) == ["a"]
 
 
 def _another_ends_it(here: Bench) -> int:

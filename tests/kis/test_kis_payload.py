@@ -19,7 +19,7 @@ from worker.brokers.kis import (
     build_kis_order_payload,
 )
 from worker.brokers.kis.facts import CHANGE_ID, DAILY_ID, ORDER_IDS
-from worker.brokers.kis.payload import Call, Placed
+from worker.brokers.kis.payload import Call, Placed, division_of
 
 ACCOUNT = Account.parse("12345678-01")
 REAL, PAPER = Environment.REAL, Environment.PAPER
@@ -190,7 +190,7 @@ DENIED: list[tuple[dict[str, Any], str, str, tuple[int, ...]]] = [
     ({"limit_price": Decimal("60000.5")}, "limit_price", "whole won.*60000 or 60001", (60000, 60001)),
     ({"symbol": "SAMSUNG ELEC"}, "symbol", "neither a Korean code", ()),
     ({"venue": "NASD"}, "venue", "trades on KRX, NXT or SOR", ()),
-    ({"symbol": "AAPL"}, "venue", "say NASD, NYSE or AMEX", ()),
+    ({"symbol": "AAPL"}, "venue", "no venue is given; say NASD, NYSE or AMEX", ()),
     ({"symbol": "AAPL", "venue": "KRX"}, "venue", "cannot trade on KRX", ()),
     ({"symbol": "AAPL", "venue": "NASD", "limit_price": None}, "intent_type", "send a LIMIT", ()),
     ({"symbol": "AAPL", "venue": "NASD", "time_in_force": TimeInForce.IOC}, "time_in_force", "send DAY", ()),
@@ -206,6 +206,14 @@ def test_an_impossible_order_is_denied_with_its_cure(
 
     assert denied.value.field == field
     assert denied.value.nearest == tuple(map(Decimal, nearest))
+
+
+def test_the_largest_quantity_that_kis_has_room_for_is_sent() -> None:
+    assert build(quantity=Decimal(9_999_999_999)).fields["ORD_QTY"] == "9999999999"
+
+
+def test_a_us_order_is_a_limit_order() -> None:
+    assert division_of(request(symbol="AAPL", venue="NASD"), "NASD", REAL) == "00"
 
 
 @pytest.mark.parametrize("venue", ["NXT", "SOR"])

@@ -130,6 +130,8 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
         "worker.resolver",
         "turned round: watched.followed < AGREEING",
     ): "by the second look of its own both readings are late ones, and none is missing",
+    ("worker.settler", "off by one: 64"): _BATCH,
+    ("worker.settler", "always: if handed:"): _NONE,
     ("worker.engine", "off by one: 4096"): "how many parsed intents are kept is no promise",
     ("worker.engine", "always: if not self._arrived:"): "how early it reads more is no promise",
     **{("worker.engine", f"off by one: {number}"): _DEFAULT for number in ("60.0", "8", "3")},
@@ -214,6 +216,16 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
     ("worker.fills.working", "turned round: True"): _SAME_LENGTH,
     ("worker.ledger.lua.guard", "false → true at 14: g.changed = false"): _SAVED,
     ("worker.ledger.lua.guard", "left out: g.changed = false"): _SAVED,
+    ("worker.ledger.lua.guard", "left out: changed = false,"): "nil is as false as false",
+    (
+        "worker.ledger.lua.guard",
+        "> → >= at 9: if seq > g.last_success then g.last_success, g.changed = seq, true end",
+    ): _SAVED,
+    (
+        "worker.ledger.lua.guard",
+        "left out: return nil",
+    ): "a function of Lua that ends without it returns nothing",
+    ("worker.ledger.lua.guard", "left out: seq = tonumber(seq)"): "both callers give a number",
     **{
         ("worker.ledger.lua.guard", f"{change}: if f[2] and f[2] ~= '' then"): _EMPTY
         for change in ("2 → 3 at 7", "2 → 1 at 7", "2 → 3 at 16", "2 → 1 at 16")
