@@ -16,6 +16,7 @@ Every step keeps what it works on until Redis has confirmed it, so after an outa
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -165,6 +166,8 @@ class Engine:
         self.settler.ended(ended)
 
     def _take_back(self, held: Held, seconds: float) -> None:
+        # It never left, and is ours for as long as it waits for its next launch.
+        held.send_before = math.inf
         self._returned.append((held, seconds))
 
     def wants_more(self) -> bool:

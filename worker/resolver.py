@@ -53,7 +53,8 @@ LOOKS = 64
 SCANNED = 500
 #: Seconds between two clearings of what is remembered of doubts that others have ended.
 FORGET_EVERY = 60.0
-#: How far before a launch its order may lie in the broker's list, for clocks that differ.
+#: How far before a launch its order may lie in the broker's list, for clocks that differ; and how far back the list is read
+#: again for orders that it did not show before.
 MARGIN = timedelta(days=1)
 #: Seconds between two readings beyond which the second may know of orders that the first could not show.
 _APART = 2.0
@@ -127,9 +128,11 @@ class Resolver:
         self._worker = worker
         self._watched: dict[str, _Watched] = {}
         self._forget_from = 0.0
-        self._scanned_to: datetime | None = None
-        #: Orders of the last list that are known to be our own.
+        #: Up to when every order was compared with the ledger for good.
+        self._compared_to: datetime | None = None
+        #: Orders of the last list that are known to be our own, and those that are noted as foreign.
         self._ours: set[str] = set()
+        self._foreigners: set[str] = set()
 
     def step(self) -> int:
         """Look up the doubts that are due. Returns how many ended."""
@@ -145,21 +148,19 @@ class Resolver:
         due = [*due, *self._follow_up({one.intent_id for one in due})]
         for one in due:
             self._watch(one).again = None
+        ended = 0
         orders = [one for one in due if not one.target]
-        ended = sum(self._resolve_cancel(one) for one in due if one.target)
         if orders and (reading := self._read(orders)) is not None:
             ended += sum(self._resolve_order(one, reading) for one in orders)
-        return ended
+        return ended + sum(self._resolve_cancel(one) for one in due if one.target)
 
     def _watch(self, doubt: Doubt) -> _Watched:
         watched = self._watched.get(doubt.intent_id)
         # A server that forgot a doubt gives the number of its fence to another one.
         if watched is None or _name_of(watched.doubt) != _name_of(doubt):
-            now = self._clock.boottime()
-            left = max(0.0, (doubt.quiet_at - doubt.now) / 1000)
-            # On Redis's clock and on our own: whichever says later.
-            lag = min(self._rules.quiet, max(left, self._adapter.visibility_lag))
-            watched = _Watched(doubt, now + max(left, lag))
+            # On Redis's clock, which may have been set ahead, and from its first sight on our own: whichever is later.
+            left = max(self._rules.quiet, (doubt.quiet_at - doubt.now) / 1000)
+            watched = _Watched(doubt, self._clock.boottime() + left)
             self._watched[doubt.intent_id] = watched
         watched.doubt = doubt
         return watched
@@ -252,6 +253,10 @@ class Resolver:
 
     def _resolve_cancel(self, doubt: Doubt) -> bool:
         """A CANCEL in doubt ends by what its target's own row shows."""
+        if not doubt.target_response:
+            why = "the ledger has forgotten its target (retention); a named person decides"
+            self._tell(self._watch(doubt), doubt, why)
+            return False
         working = load_response(doubt.target_response)
         query = OrderQuery(
             symbol=load_intent(doubt.body).symbol,
@@ -342,62 +347,77 @@ class Resolver:
         is announced as an orphan and halts the route; any other that is not ours is noted once as foreign.
         """
         now = self._clock.now()
-        since = (self._scanned_to or now - MARGIN) - timedelta(seconds=60 + self._rules.quiet)
         try:
-            listed = self._adapter.list_orders(since)
+            listed = self._adapter.list_orders(self._horizon(now))
         except BrokerError as error:
             self._log.warning(Event.LOOK_UP_FAILED, reason=str(error))
             return
-        if listed.complete:
-            self._scanned_to = now
-        # The ledger is read after the list: an order that is listed was launched before that. What was found to be
-        # ours once stays so.
+        numbers = {row.broker_order_id for row in listed.orders}
+        # What was found to be ours once stays so.
+        self._ours &= numbers
+        self._foreigners &= numbers
         rows = [row for row in listed.orders if row.broker_order_id not in self._ours]
-        self._ours.intersection_update([row.broker_order_id for row in listed.orders])
+        # The ledger is read after the list: an order that is listed was launched before that.
         compare = self._compare_ids if self._adapter.client_order_ids else self._compare_keys
-        for start in range(0, len(rows), SCANNED):
-            compare(rows[start : start + SCANNED])
+        parts = [compare(rows[start : start + SCANNED]) for start in range(0, len(rows), SCANNED)]
+        if listed.complete:
+            self._compared_to = min([now, *(row.placed_at for part in parts for row in part)])
 
-    def _compare_ids(self, rows: Sequence[OrderRecord]) -> None:
+    def _horizon(self, now: datetime) -> datetime:
+        """
+        From where on the list is to be read. An order shows late, and what is said of it may change for as long as its
+        doubt is open, so it reaches a day behind all that was not compared for good.
+        """
+        doubts = [moment(one.doubt.launched_at) for one in self._watched.values()]
+        return min([self._compared_to or now, *doubts]) - MARGIN
+
+    def _compare_ids(self, rows: Sequence[OrderRecord]) -> list[OrderRecord]:
+        """Returns those of which nothing can be said yet."""
         by_id = {row.client_order_id or "": row for row in rows}
         states = self._ledger.states([one for one in by_id if one])
-        for row in rows:
-            self._compare(row, states)
+        return [row for row in rows if not self._compare(row, states)]
 
-    def _compare_keys(self, rows: Sequence[OrderRecord]) -> None:
+    def _compare_keys(self, rows: Sequence[OrderRecord]) -> list[OrderRecord]:
         """Where rows carry no ids of ours: whose number is it, or else, which of our intents does it look like?"""
         under_way = {order_key(load_intent(body)) for body in self._ledger.under_way()}
         owners = self._ledger.owners([row.broker_order_id for row in rows])
         self._ours.update(owners)
         strangers = [row for row in rows if row.broker_order_id not in owners]
+        untold = [row for row in strangers if order_key_of_row(row) in under_way]
         strangers = [row for row in strangers if order_key_of_row(row) not in under_way]
+        said_foreign = self._ledger.noted_at([row.broker_order_id for row in strangers])
         unplaced = self._ledger.unplaced([order_key_of_row(row) for row in strangers])
         for row in strangers:
-            ours = unplaced.get(order_key_of_row(row))
-            if ours is not None and self._is_of(row, ours):
-                self._orphan(row, ours.intent_id, "settled")
+            if row.broker_order_id in said_foreign:
+                continue
+            ours = [one for one in unplaced.get(order_key_of_row(row), ()) if self._is_of(row, one)]
+            if ours:
+                self._orphan(row, ours[0].intent_id, "settled")
             else:
                 self._foreign(row)
+        return untold
 
     def _is_of(self, row: OrderRecord, ours: Owner) -> bool:
         """Whether it may have been placed for that launch, which ended as no order."""
         span = timedelta(seconds=60 + 2 * self._rules.quiet)
         return abs(row.placed_at - moment(ours.launched_at)) <= span
 
-    def _compare(self, row: OrderRecord, states: dict[str, tuple[str, bytes]]) -> None:
+    def _compare(self, row: OrderRecord, states: dict[str, tuple[str, bytes]]) -> bool:
+        """Whether anything can be said of it by now."""
         intent_id = row.client_order_id or ""
         if not intent_id or intent_id not in states:
             self._foreign(row)
-            return
+            return True
         state, response = states[intent_id]
         if state in ("in_flight", "in_doubt"):
-            return
+            return False
         if state == "settled" and response:
             answer = load_response(response)
             if answer.accepted and answer.broker_order_id == row.broker_order_id:
                 self._ours.add(row.broker_order_id)
-                return
+                return True
         self._orphan(row, intent_id, state)
+        return True
 
     def _orphan(self, row: OrderRecord, intent_id: str, state: str) -> None:
         message = "the broker holds an order that our answer says does not exist; the route is halted"
@@ -408,11 +428,14 @@ class Resolver:
             self._log.error(Event.ORPHAN_ORDER, intent_id=intent_id, broker_order_id=row.broker_order_id)
 
     def _foreign(self, row: OrderRecord) -> None:
+        if row.broker_order_id in self._foreigners:
+            return
         message = "an order on the account that no intent of this route asked for"
         fields = _fields(row, self._adapter.broker_id, message)
         if self._ledger.note("FOREIGN_ORDER", foreign_mark(row.broker_order_id), fields) == 1:
             self._metrics.foreign_order()
             self._log.warning(Event.FOREIGN_ORDER, broker_order_id=row.broker_order_id, symbol=row.symbol)
+        self._foreigners.add(row.broker_order_id)
 
 
 _RESOLUTIONS: Final = {

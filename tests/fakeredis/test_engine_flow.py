@@ -11,13 +11,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from contracts import load_intent
+from contracts import OrderResponse, load_intent
 from tests.conftest import AnyRedis, make_intent
-from tests.desk import KEYS, Desk, Wire, answers, end_leases, enqueue, published
+from tests.desk import KEYS, Desk, Wire, answers, end_leases, enqueue, published, state
 from tests.mock_broker import MockBroker
 from worker.brokers import NoopBroker
 from worker.clock import ManualClock
-from worker.errors import NotSent, Rejected
+from worker.errors import NotSent, OutcomeUnknown, Rejected
 from worker.ledger.control import Control
 from worker.settler import BATCH
 
@@ -485,7 +485,7 @@ def test_where_the_brokers_rows_show_no_ids_orders_are_known_by_their_keys(
     worker.work()
 
     kinds = {name.split(b":")[0] for name in client.hkeys(KEYS.owned)}
-    assert kinds == (set() if shows_ids else {b"unplaced"})
+    assert kinds == (set() if shows_ids else {b"refused"})
 
 
 def test_a_turn_that_only_gave_back_deliveries_was_not_idle(desk: Make, client: Any) -> None:
@@ -542,3 +542,24 @@ def test_a_parked_intent_is_read_once_as_long_as_few_are_kept(
     # Two were parked behind the first; the later one pushed the earlier out.
     assert [load_intent(call.args[0]).intent_id for call in read.call_args_list] == ["i1"]
     assert len(answers(client)) == 3
+
+
+def test_an_order_that_never_left_is_no_doubt_however_long_it_waits_for_its_lane(
+    any_redis: AnyRedis, client: Any, clock: ManualClock
+) -> None:
+    broker = MockBroker(OrderResponse("N1", "held"), NotSent("no route"), cancels=[OutcomeUnknown("lost")])
+    worker = Desk(any_redis.connect(), broker, clock)
+    enqueue(client, make_intent(intent_id="a"))
+    worker.work()
+    enqueue(client, make_intent(intent_id="b"))
+    worker.work()
+    gone = {"intent_type": "CANCEL", "side": None, "quantity": None, "limit_price": None}
+    enqueue(client, make_intent(intent_id="c", target_intent_id="a", **gone))
+    worker.work()
+    assert (state(client, "b"), state(client, "c")) == ("in_flight", "in_doubt")
+
+    for _ in range(30):
+        clock.advance(1)
+        worker.work()
+
+    assert "b" in [name for name, _ in worker.engine.hands.leases(clock.boottime(), 15.0)]

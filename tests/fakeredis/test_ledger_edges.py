@@ -110,14 +110,16 @@ def test_reading_nothing_asks_nobody() -> None:
 
 
 def test_who_owns_an_order_is_told_with_its_launch(client: Any) -> None:
-    client.hset(KEYS.owned, mapping={"number:N1": "5:7:a:b", "unplaced:K": "5:8:c"})
+    rows = {"number:N1": "5:7:a:b", "unplaced:K": "6:9:e\n5:8:c", "refused:K": "5:1:d"}
+    client.hset(KEYS.owned, mapping=rows)
     one = ledger(client)
 
-    for found, name, owner in (
-        (one.owners(["N1", "N2"]), "N1", ("a:b", 7)),
-        (one.unplaced(["K", "N1"]), "K", ("c", 8)),
-    ):
-        assert {key: (who.intent_id, who.launched_at) for key, who in found.items()} == {name: owner}
+    owners, unplaced = one.owners(["N1", "N2"]), one.unplaced(["K", "N1"])
+
+    assert {name: (who.intent_id, who.launched_at) for name, who in owners.items()} == {"N1": ("a:b", 7)}
+    assert {
+        name: [(who.intent_id, who.launched_at) for who in found] for name, found in unplaced.items()
+    } == {"K": [("e", 9), ("c", 8), ("d", 1)]}
 
 
 def test_an_absence_proves_nothing_before_the_order_has_timed_out_arrived_and_become_visible(

@@ -16,7 +16,7 @@ from tests.conftest import AnyRedis, make_intent
 from tests.desk import KEYS, Desk, answers, end_leases, enqueue, events, kinds, published, state, unfinished
 from tests.mock_broker import MockBroker
 from worker.clock import ManualClock
-from worker.errors import BrokerError, OutcomeUnknown, Refused
+from worker.errors import BrokerError, OutcomeUnknown, Refused, Rejected, Unavailable
 from worker.evidence import Absent, Found, NoVerdict, Reading, judge, moment, order_key
 from worker.ledger.control import Control
 
@@ -292,6 +292,31 @@ def test_why_a_doubt_is_open_is_told_once_for_each_reason_and_its_end_is_counted
     ears.metrics.processed.assert_called_once_with(Outcome.NOT_PLACED)
 
 
+def test_a_clock_of_redis_that_is_set_ahead_makes_no_absence_of_an_order_that_may_still_leave(
+    bench: Make,
+) -> None:
+    here = bench(lambda request: HELD)
+    enqueue(here.client, make_intent(intent_id="a"))
+    here.desk.take()
+    here.desk.engine.turn()
+    end_leases(here.client)
+    _later(here)
+    other = here.worker("w2")
+    assert other.sweep() == ["a"] and other.resolver is not None
+    for seconds in (0, 1, 1, 1):
+        here.clock.advance(seconds)
+        here.due()
+        assert other.resolver.step() == 0
+
+    # Within its five seconds.
+    here.desk.work()
+
+    here.broker.orders.append(row("a"))
+    here.due()
+    other.resolver.step()
+    assert answers(here.client)["a"].accepted and len(published(here.client)) == 1
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_the_answer_to_a_doubt_says_when_its_order_was_sent(bench: Make, is_there: bool) -> None:
     here = bench()
@@ -502,6 +527,21 @@ def test_a_cancel_in_doubt_is_looked_up_again_soon_without_being_asked_to(
     assert ended == [0, 1]
 
 
+def test_a_cancel_in_doubt_whose_target_was_forgotten_stays_and_hinders_no_other(bench: Make) -> None:
+    here = bench(lambda request: HELD, LOST)
+    _cancel_in_doubt(here)
+    here.client.delete(KEYS.intent("a"))
+    enqueue(here.client, make_intent(intent_id="b", symbol="000660"))
+    here.desk.work()
+    here.broker.orders.append(row("b", "N9", symbol="000660"))
+    ears = listen(here)
+
+    assert here.look() == 1
+
+    assert answers(here.client)["b"].accepted and state(here.client, "c") == "in_doubt"
+    assert "forgotten its target" in ears.log.info.call_args_list[-1].kwargs["reason"]
+
+
 def test_a_cancels_target_is_looked_up_with_what_was_kept_of_it(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -583,19 +623,78 @@ def test_what_a_part_of_the_list_did_not_show_is_found_by_a_later_scan(bench: Ma
     assert kinds(here.client) == ["FOREIGN_ORDER"]
 
 
-def test_a_scan_begins_before_the_last_one_by_what_an_order_takes_and_clocks_differ(
-    bench: Make, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_list_is_read_from_a_day_before_all_that_was_compared_for_good(
+    bench: Make, monkeypatch: pytest.MonkeyPatch, interrupted: bool
 ) -> None:
     here = bench()
-    first = here.clock.now()
+    begun = here.clock.now()
     here.scan()
     here.clock.advance(100)
+    if interrupted:
+        here.broker.orders.append(row("b"))
+        monkeypatch.setattr(here.desk.ledger, "states", Mock(side_effect=Unavailable("gone")))
+        with pytest.raises(Unavailable):
+            here.scan()
+    else:
+        here.scan()
     read = Mock(return_value=OrderScan((), True))
     monkeypatch.setattr(here.broker, "list_orders", read)
 
     here.scan()
 
-    read.assert_called_once_with(first - timedelta(seconds=60 + QUIET))
+    compared_to = begun if interrupted else here.clock.now()
+    read.assert_called_once_with(compared_to - timedelta(days=1))
+
+
+@pytest.mark.parametrize("shows_ids", [True, False])
+def test_an_order_of_an_open_doubt_is_compared_when_the_doubt_has_ended_however_late(
+    bench: Make, shows_ids: bool
+) -> None:
+    here = bench() if shows_ids else keyed(bench, exclusive=False)
+    here.doubt()
+    here.broker.orders.append(row("a") if shows_ids else unnamed())
+    for _ in range(3):
+        here.scan()
+        here.clock.advance(86_400)
+    _later(here)
+    # Wrong: the broker's list shows it.
+    assert _decide(here, None).outcome is Outcome.NOT_PLACED
+
+    here.scan()
+
+    assert kinds(here.client)[-2:] == ["ORPHAN_ORDER", "HALTED"]
+
+
+def test_a_refused_second_try_does_not_make_the_late_order_of_the_first_a_strangers(bench: Make) -> None:
+    here = keyed(bench, LOST, Rejected("not enough cash: the first order has it", code="APBK0952"))
+    here.broker.session_over = lambda symbol, since: True  # type: ignore[method-assign]
+    here.doubt()
+    fields = here.client.hget(KEYS.intent("a"), "flight").decode().split(":")
+    launched = int(fields[3]) - 100_000
+    here.client.hset(KEYS.intent("a"), "flight", ":".join([*fields[:3], str(launched), fields[4]]))
+    here.look(), here.look(QUIET), here.look(1)
+    enqueue(here.client, make_intent(intent_id="b"))
+    here.desk.work()
+    assert [answers(here.client)[name].outcome for name in "ab"] == [Outcome.NOT_PLACED, Outcome.REJECTED]
+    here.broker.orders.append(unnamed(placed_at=moment(launched)))
+
+    here.scan()
+
+    assert kinds(here.client)[-2:] == ["ORPHAN_ORDER", "HALTED"]
+    assert events(here.client)[-2].intent_id == "a"
+
+
+def test_a_foreign_order_is_written_down_once_by_each_worker(bench: Make) -> None:
+    here = bench()
+    here.broker.orders.append(row(None, "N7"))
+    here.scan()
+    note = Mock()
+    here.desk.ledger.note = note  # type: ignore[method-assign]
+
+    here.scan()
+
+    note.assert_not_called()
 
 
 def test_our_own_orders_are_neither_orphans_nor_foreign(bench: Make) -> None:

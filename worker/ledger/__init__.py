@@ -388,23 +388,25 @@ class Ledger:
 
     def owners(self, numbers: Sequence[str]) -> dict[str, Owner]:
         """Whose these orders are, by the broker's numbers; only at brokers whose rows carry no ids of ours."""
-        return self._owned("number:", numbers)
+        return {name: found[0] for name, found in self._owned("number:", numbers).items()}
 
-    def unplaced(self, keys: Sequence[str]) -> dict[str, Owner]:
-        """The last intent of each order key that was launched and answered as no order."""
-        return self._owned("unplaced:", keys)
+    def unplaced(self, keys: Sequence[str]) -> dict[str, list[Owner]]:
+        """The intents of each order key that were launched and answered as no order: the last ones of each kind."""
+        found = self._owned("unplaced:", keys)
+        for key, refused in self._owned("refused:", keys).items():
+            found[key] = [*found.get(key, ()), *refused]
+        return found
 
-    def _owned(self, prefix: str, names: Sequence[str]) -> dict[str, Owner]:
+    def _owned(self, prefix: str, names: Sequence[str]) -> dict[str, list[Owner]]:
         if not names:
             return {}
         with self._unavailable():
             rows: list[Any] = self._client.hmget(self.keys.owned, [prefix + one for one in names])
-        found = {}
-        for name, row in zip(names, rows, strict=True):
-            if row:
-                _, launched_at, intent_id = row.decode().split(":", 2)
-                found[name] = Owner(intent_id, int(launched_at))
-        return found
+        return {
+            name: [_owner(line) for line in row.decode().split("\n")]
+            for name, row in zip(names, rows, strict=True)
+            if row
+        }
 
     def noted_at(self, numbers: Sequence[str]) -> dict[str, int]:
         """When these orders of the broker were announced as foreign, in milliseconds; those that never were are left out."""
@@ -528,6 +530,11 @@ def _slots(rate: float | None) -> tuple[int, int]:
         return 0, 0
     calls = max(1, int(rate))
     return calls, round(calls / rate * 1e6)
+
+
+def _owner(line: str) -> Owner:
+    _, launched_at, intent_id = line.split(":", 2)
+    return Owner(intent_id, int(launched_at))
 
 
 def _ms(seconds: float) -> int:

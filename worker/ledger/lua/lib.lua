@@ -386,17 +386,27 @@ local function finish(e, response, reference)
   end
 end
 
--- At a broker that knows no ids of ours, remember whose an order is by its number, and which launched orders became
--- none, by their key: symbol, side, quantity and price. `key` is '' where rows carry our ids. Since when that is known, when
--- it was launched, and the id.
+-- At a broker that knows no ids of ours, remember in K.owned whose an order is, and which launched orders became none:
+--   number:NUMBER  the owner of the broker's order of that number
+--   unplaced:KEY   owners that a verdict says were not placed, newest first, a line each, at most UNPLACED_MAX; a key is
+--                  symbol, side, quantity and price
+--   refused:KEY    the newest owner whose order was refused or never left
+-- An owner is SINCE:LAUNCHED:ID, since when that is known and when it was launched. `key` is '' where rows carry our ids.
+local UNPLACED_MAX = 16
 local function own(e, key, outcome, response)
   if key == '' or e.target or e.attempt == '0' then return end
   local launched_at = string.match(e.flight, '^%d+:%d+:%d+:(%d+):')
   local owner = string.format('%.0f', now_ms) .. ':' .. launched_at .. ':' .. e.id
   if outcome == 'ACCEPTED' then
     redis.call('HSET', K.owned, 'number:' .. cjson.decode(response).broker_order_id, owner)
+  elseif outcome == 'NOT_PLACED' then
+    local owners = { owner }
+    for older in string.gmatch(redis.call('HGET', K.owned, 'unplaced:' .. key) or '', '[^\n]+') do
+      if #owners < UNPLACED_MAX then owners[#owners + 1] = older end
+    end
+    redis.call('HSET', K.owned, 'unplaced:' .. key, table.concat(owners, '\n'))
   else
-    redis.call('HSET', K.owned, 'unplaced:' .. key, owner)
+    redis.call('HSET', K.owned, 'refused:' .. key, owner)
   end
 end
 
