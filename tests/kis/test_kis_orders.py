@@ -441,15 +441,6 @@ def test_a_fill_shows_its_quantity_and_its_average_price(real: Bench) -> None:
     assert 60_000 < found.average_price < 80_000
 
 
-def test_an_order_can_be_looked_up_as_kis_shows_its_number(real: Bench) -> None:
-    placed = real.adapter.place_order(request())
-
-    found = real.adapter.get_order(query(placed.broker_order_id.rpartition("-")[2].lstrip("0")))
-
-    assert found is not None
-    assert found.broker_order_id == placed.broker_order_id
-
-
 # --- Cancelling ------------------------------------------------------------------------------------------
 
 
@@ -523,3 +514,63 @@ def test_an_answer_says_nothing_of_the_account(real: Bench) -> None:
         real.adapter.place_order(replace(request(), symbol="000660", limit_price=Decimal(198_000)))
 
     assert "12345678" not in f"{refused.value!r}{refused.value.message}"
+
+
+def test_a_cancel_of_the_last_nights_us_order_cancels_nothing_of_this_nights(real: Bench) -> None:
+    real.clock.advance(timedelta(hours=15, minutes=30).total_seconds())
+    last = real.adapter.place_order(request(**US))
+    real.clock.advance(timedelta(hours=23).total_seconds())
+    ours = real.adapter.place_order(request(**US))
+    assert last.broker_order_id[-10:] == ours.broker_order_id[-10:], "numbers begin anew"
+
+    with pytest.raises(Rejected, match="another trading day"):
+        real.adapter.cancel_order(query(last.broker_order_id, "AAPL", reference=last.reference))
+
+    found = real.adapter.get_order(query(ours.broker_order_id, "AAPL"))
+    assert found is not None and found.status is OrderStatus.WORKING
+
+
+@pytest.mark.parametrize("what", ["EGW00215", "garbled"])
+def test_a_cancel_after_midnight_waits_until_the_night_of_its_us_order_is_known(
+    real: Bench, what: str
+) -> None:
+    real.clock.advance(timedelta(hours=13, minutes=45).total_seconds())
+    placed = real.adapter.place_order(request(**US))
+    real.clock.advance(timedelta(hours=1).total_seconds())
+    real.meets(Fault(what=what, on="list", rate=1))
+
+    with pytest.raises(NotSent, match="looked up before its cancel"):
+        real.adapter.cancel_order(query(placed.broker_order_id, "AAPL", reference=placed.reference))
+
+    real.meets()
+    real.adapter.cancel_order(query(placed.broker_order_id, "AAPL", reference=placed.reference))
+    found = real.adapter.get_order(query(placed.broker_order_id, "AAPL"))
+    assert found is not None and found.status is OrderStatus.CANCELLED
+
+
+def test_a_number_without_its_day_names_no_order(real: Bench) -> None:
+    bare = real.adapter.place_order(request()).broker_order_id[-10:]
+
+    with pytest.raises(Rejected, match="no order number"):
+        real.adapter.cancel_order(query(bare))
+
+    assert real.adapter.get_order(query(bare)) is None
+
+
+@pytest.mark.parametrize("branch", ["", "  ", "?!"])
+def test_an_order_whose_branch_is_not_told_is_in_doubt_since_no_list_would_show_it_by_that_name(
+    real: Bench, monkeypatch: pytest.MonkeyPatch, branch: str
+) -> None:
+    taken = real.adapter.client.post
+
+    def without_branch(*arguments: Any) -> Any:
+        reply = taken(*arguments)
+        reply.fields["output"]["krx_fwdg_ord_orgno"] = branch
+        return reply
+
+    monkeypatch.setattr(real.adapter.client, "post", without_branch)
+
+    with pytest.raises(OutcomeUnknown, match="names no branch") as raised:
+        real.adapter.place_order(request())
+
+    assert real.held() == 1 and "ORD_QTY" in raised.value.wire

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from contracts import OrderNotice, OrderStatus
-from worker.brokers.kis.facts import KST
+from worker.brokers.kis.facts import KST, US_NIGHT_ENDS
 from worker.brokers.kis.frames import FrameFault
 from worker.brokers.kis.numbers import OrderNumber, clock_time
 
@@ -32,8 +32,6 @@ _SYMBOL_AT, _US_SYMBOL_AT = 8, 7
 #: Behind the symbol: amount, price, time, refused, what, state, branch, the order's quantity.
 _AFTER_SYMBOL: Final = 8
 _US_MARKET_AT: Final = 18
-#: The hour in Seoul at which no US order of the day before is left: New York's last session ends at 10:00 at the latest.
-_NOON: Final = 12
 #: Orders that are remembered, and executions.
 _REMEMBERED, _EXECUTIONS = 10_000, 256
 
@@ -246,7 +244,7 @@ class Hearing:
                 raise Untold("two US orders of one night with the same number and symbol")
             return heard.day
         time = clock_time(record.tmd)
-        if record.is_us and (time[0] if time else at.astimezone(KST).hour) < _NOON:
+        if record.is_us and (time[0] if time else at.astimezone(KST).hour) < US_NIGHT_ENDS:
             raise Untold("a US order after midnight whose receipt was not heard")
         return _date(record, at)
 

@@ -18,6 +18,8 @@ from contracts import Side
 #: Every date and time of KIS, those of overseas orders' receipt too.
 KST: Final = ZoneInfo("Asia/Seoul")
 NEW_YORK: Final = ZoneInfo("America/New_York")
+#: The hour in Seoul at which no US order of the day before is left: New York's last session ends at 10:00 at the latest.
+US_NIGHT_ENDS: Final = 12
 
 
 class Environment(StrEnum):

@@ -35,7 +35,7 @@ from worker.brokers.kis.replies import Reply, parse_kis_place_response
 from worker.brokers.kis.rows import KISOrderRecord, ReadRows, domestic_orders, us_orders
 from worker.brokers.kis.scan import DOMESTIC, US, Listing, read_list
 from worker.clock import Clock
-from worker.errors import BrokerError, NotSent, Rejected
+from worker.errors import BrokerError, NotSent, OutcomeUnknown, Rejected
 from worker.markets import Calendar, Country, State, Venue, check, session
 
 #: A moment at which every venue is open and takes all that it ever takes, for a server that never closes.
@@ -118,16 +118,21 @@ class KISOrderAdapter(BaseBrokerAdapter):
             division_of(request, request.venue, self._environment),
             str(int(request.quantity)),
         )
-        return self._sent(call, request.send_before, str(placed))
+        taken = self._sent(call, request.send_before, str(placed))
+        number = OrderNumber.parse(taken.broker_order_id)
+        if number is None or not number.branch:
+            # By half a name nobody would know the order again in the list: it would pass for another one's.
+            unnamed = OutcomeUnknown("KIS says success but names no branch", code=taken.broker_code)
+            unnamed.wire = taken.wire or ""
+            raise unnamed
+        return taken
 
     def cancel_order(self, query: OrderQuery) -> OrderResponse:
-        number = self._number(query)
+        number = OrderNumber.parse(query.broker_order_id or "")
         if number is None:
             raise Rejected(f"{query.broker_order_id} is no order number of KIS", code=_NO_NUMBER)
         placed = self._placed(query)
-        # KIS counts anew each day: the number of another day is another order today. A US order outlives midnight.
-        age = (self._today() - number.day).days
-        if not 0 <= age <= (0 if placed.venue in KR_VENUES else 1):
+        if not self._may_work(number, query, placed.venue):
             raise Rejected(f"{number} is of another trading day, and over", code=_ANOTHER_DAY)
         call = build_kis_cancel_payload(number, query.symbol, placed, self._account, self._environment)
         taken = self._sent(call, query.send_before, query.reference)
@@ -141,7 +146,7 @@ class KISOrderAdapter(BaseBrokerAdapter):
         )
 
     def get_order(self, query: OrderQuery) -> OrderRecord | None:
-        number = self._number(query)
+        number = OrderNumber.parse(query.broker_order_id or "")
         if number is None or (self._today() - number.day).days > DAYS_MAX:
             return None
         if is_korean(query.symbol):
@@ -248,14 +253,20 @@ class KISOrderAdapter(BaseBrokerAdapter):
         found = read_list(self.client, call, US, page_rows=facts.PAGE_ROWS[self._environment])
         return us_orders(found.rows, self._clock.now().astimezone(facts.NEW_YORK).date()), found
 
-    def _number(self, query: OrderQuery) -> OrderNumber | None:
-        text = query.broker_order_id
-        if text is None:
-            return None
-        if text.isascii() and text.isdigit() and len(text) <= 10:
-            # As KIS's own screens show it: one of today's.
-            return OrderNumber(self._today(), "", text.zfill(10))
-        return OrderNumber.parse(text)
+    def _may_work(self, number: OrderNumber, query: OrderQuery, venue: str) -> bool:
+        """KIS counts anew each day: the number of another day is another order today."""
+        now = self._clock.now().astimezone(facts.KST)
+        age = (now.date() - number.day).days
+        if age != 1 or venue in KR_VENUES or now.hour >= facts.US_NIGHT_ENDS:
+            return age == 0
+        # A US night outlives midnight, and the number does not tell whether yesterday's order is of this one.
+        try:
+            order = self.get_order(query)
+        except BrokerError as error:
+            raise NotSent(f"{number} could not be looked up before its cancel: {error.message}") from error
+        if order is None:
+            raise NotSent(f"{number} is of yesterday, and its list does not show it now")
+        return not order.status.is_final and not self.session_over(query.symbol, order.placed_at)
 
     def _placed(self, query: OrderQuery) -> Placed:
         known = Placed.parse(query.reference or "")
