@@ -96,8 +96,7 @@ def judge_by_key(wanted: Wanted, readings: Sequence[Reading], *, absence_from: f
         )
     rows = _newest([row for one in readings for row in one.scan.orders])
     strangers = [row for row in rows if _could_be(row, wanted)]
-    matching = [row for row in strangers if order_key_of_row(row) == order_key(wanted.intent)]
-    timely = [row for row in matching if wanted.launched - SKEW <= row.placed_at <= wanted.quiet + SKEW]
+    timely = look_alikes(strangers, wanted.intent, wanted.launched, wanted.quiet)
     if len(timely) == 1 and len(strangers) == 1 and wanted.exclusive:
         return Found(timely[0])
     if strangers:
@@ -110,6 +109,18 @@ def judge_by_key(wanted: Wanted, readings: Sequence[Reading], *, absence_from: f
     ):
         return absence
     return NoVerdict("the lists show no later order of ours yet, and the session is not over")
+
+
+def look_alikes(
+    rows: Sequence[OrderRecord], intent: ExecutionIntent, launched: datetime, quiet: datetime
+) -> list[OrderRecord]:
+    """The rows of the order key of an intent, placed between its launch and when the list must show it."""
+    key = order_key(intent)
+    return [
+        row
+        for row in rows
+        if order_key_of_row(row) == key and launched - SKEW <= row.placed_at <= quiet + SKEW
+    ]
 
 
 def order_key(intent: ExecutionIntent) -> str:

@@ -574,3 +574,14 @@ def test_an_order_whose_branch_is_not_told_is_in_doubt_since_no_list_would_show_
         real.adapter.place_order(request())
 
     assert real.held() == 1 and "ORD_QTY" in raised.value.wire
+
+
+def test_a_person_may_name_an_order_as_the_screen_shows_it_where_the_list_is_at_hand() -> None:
+    full = "20261123-91252-0000117057"
+
+    assert [KISBrokerAdapter.may_mean(text, full) for text in (full, "117057", "0000117057")] == [True] * 3
+    assert [
+        KISBrokerAdapter.may_mean(text, full) for text in ("17057", "", "20261124-91252-0000117057", "x")
+    ] == [False] * 4
+    assert KISBrokerAdapter.full_name("20261123-91252-117057") == full
+    assert [KISBrokerAdapter.full_name(text) for text in ("117057", "20261123--0000117057", "")] == [None] * 3

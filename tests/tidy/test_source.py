@@ -43,7 +43,7 @@ LAYERS = (
         "upkeep",
     },
     {"assembly"},
-    {"health", "notify", "route", "stopping", "deadman", "runtime", "doctor"},
+    {"byhand", "health", "notify", "route", "stopping", "deadman", "runtime", "doctor"},
     {"simulate"},
     {"cli"},
     {"demo", "__main__"},

@@ -184,6 +184,19 @@ class BaseBrokerAdapter(ABC):
             BrokerError: the broker could not be asked and nothing was learned; ask again later.
         """
 
+    @classmethod
+    def full_name(cls, text: str) -> str | None:
+        """
+        The order that a person names, as the lists spell it. ``None`` where the words name none: such as a number
+        without its day, where the broker counts anew each day.
+        """
+        return text
+
+    @classmethod
+    def may_mean(cls, text: str, number: str) -> bool:
+        """Whether a person who writes ``text`` may mean the order that the lists call ``number``."""
+        return text == number
+
     def session_over(self, symbol: str, since: datetime) -> bool:
         """Whether the session in which an order of ``since`` could have been taken has ended for good."""
         return False

@@ -29,7 +29,7 @@ _VERBS = {
     "doctor": "worker.cli.doctor:doctor",
     "guard": "worker.cli.operate:guard",
     "rollout": "worker.cli.operate:rollout",
-    "doubt": "worker.cli.operate:doubt",
+    "doubt": "worker.cli.doubts:doubt",
     "dead": "worker.cli.dead:dead",
     "audit": "worker.cli.audit:audit",
     "simulate": "worker.cli.simulate:simulate",

@@ -1,4 +1,4 @@
-"""What an operator sees and says: status, the story of an intent, guard, doubts."""
+"""What an operator sees and says: status, the story of an intent, guard, rollouts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contracts import ContractError, ExecutionResponse, load_intent, load_response
+from contracts import ContractError, load_intent, load_response
 from worker.cli.context import (
     ActorOption,
     JsonOption,
@@ -28,11 +28,10 @@ from worker.errors import Refused
 
 if TYPE_CHECKING:
     from worker.audit.story import Step, Story
-    from worker.ledger.control import Control, Doubt, RouteStatus
+    from worker.ledger.control import RouteStatus
 
 guard = typer.Typer(help="The guard that stops a route after failures in a row.", no_args_is_help=True)
 rollout = typer.Typer(help="Workers of two builds side by side.", no_args_is_help=True)
-doubt = typer.Typer(help="Intents that may or may not be at the broker.", no_args_is_help=True)
 
 _NEVER = Event()
 _Watch = Annotated[bool, typer.Option("--watch", help="Again and again, until interrupted.")]
@@ -40,12 +39,7 @@ _Interval = Annotated[float, typer.Option("--interval", min=0.01, help="Seconds 
 _IntentId = Annotated[str, typer.Argument(metavar="ID")]
 _Approve = Annotated[bool, typer.Option("--approve", help="Needed to leave LOCKDOWN.")]
 _Thorough = Annotated[bool, typer.Option("--thorough", help="Read the whole trail, however long it takes.")]
-_Accepted = Annotated[
-    str | None, typer.Option("--accepted", metavar="ORDER_ID", help="The broker holds it, under this number.")
-]
-_Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for evidence.")]
 _For = Annotated[float, typer.Option("--for", min=1, max=86400, help="Seconds that the window stays open.")]
-_NotPlaced = Annotated[bool, typer.Option("--not-placed", help="The broker does not hold it.")]
 
 
 # --- Status -----------------------------------------------------------------------------------------------
@@ -259,77 +253,3 @@ def guard_reset(
     name = desk.route(route)
     state = desk.control(name).reset_guard(who, why, approve)
     show({"route": name, "state": state}, f"route {name}: the guard is {state}", as_json)
-
-
-# --- Doubts -----------------------------------------------------------------------------------------------
-
-
-@doubt.command("list")
-def doubt_list(ctx: typer.Context, route: RouteOption = None, as_json: JsonOption = False) -> None:
-    """The open doubts, oldest first."""
-    desk = surroundings(ctx)
-    found = [
-        (name, one)
-        for name in ([desk.route(route)] if route else desk.known_routes())
-        for one in desk.control(name).doubts()
-    ]
-    for name, one in found if as_json else ():
-        show({"route": name, **dataclasses.asdict(one)}, "", True)
-    if not as_json:
-        headings = ("ROUTE", "INTENT", "ORDER", "AGE", "LOOKS", "ESCALATED", "WORKER")
-        rows = [(name, *_doubt_row(one)) for name, one in found]
-        typer.echo(table(headings, rows) if rows else "no doubts")
-
-
-def _doubt_row(one: Doubt) -> tuple[object, ...]:
-    price = f" @ {one.limit_price}" if one.limit_price else ""
-    order = f"{one.side or ''} {one.quantity or ''} {one.symbol}{price}".strip()
-    return one.intent_id, order, f"{one.age:.0f} s", one.looks, "yes" if one.escalated else "no", one.worker
-
-
-def _ask_now(control: Control, intent_id: str, timeout: float) -> ExecutionResponse:
-    """Let a worker ask the broker, and wait for what the evidence says."""
-    control.look_now(intent_id)
-    for _ in range(max(1, round(timeout / 0.1))):
-        if (response := control.answer(intent_id)) is not None:
-            return response
-        _NEVER.wait(0.1)
-    if not control.status().workers:
-        raise Refused("no worker of the route is alive to ask the broker: start one (worker run)")
-    raise Refused(
-        f"the broker has given no proof yet; the worker goes on asking. Look at the broker's own list, then decide: "
-        f"worker doubt resolve {intent_id} --accepted ORDER_ID | --not-placed, with --reason"
-    )
-
-
-@doubt.command("resolve")
-def doubt_resolve(
-    ctx: typer.Context,
-    intent_id: _IntentId,
-    accepted: _Accepted = None,
-    not_placed: _NotPlaced = False,
-    reason: Annotated[str | None, typer.Option("--reason", help="Why; needed to decide by hand.")] = None,
-    route: RouteOption = None,
-    actor: ActorOption = None,
-    timeout: _Timeout = 10.0,
-    as_json: JsonOption = False,
-) -> None:
-    """End a doubt: by evidence, asking the broker now; or by hand, on your word.
-
-    By hand needs --reason and one of --accepted ORDER_ID and --not-placed, after looking at the broker's own list.
-    """
-    if accepted and not_placed:
-        raise typer.BadParameter("give one of --accepted ORDER_ID and --not-placed")
-    desk = surroundings(ctx)
-    if not accepted and not not_placed:
-        response = _ask_now(desk.control(desk.route(route)), intent_id, timeout)
-        show(response.model_dump(mode="json", exclude_none=True), response_line(response), as_json)
-        return
-    if reason is None:
-        raise typer.BadParameter("a decision by hand needs --reason")
-    who, why = actor_name(actor), reason_text(reason)
-    response = desk.control(desk.route(route)).resolve_by_hand(
-        intent_id, broker_order_id=accepted, not_placed=not_placed, actor=who, reason=why
-    )
-    note(f"resolved by {who}: {why}")
-    show(response.model_dump(mode="json", exclude_none=True), response_line(response), as_json)

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from contracts import load_intent
+from worker.cli.broker import broker_at_hand
 from worker.cli.context import (
     FAILED,
     JsonOption,
@@ -22,7 +23,6 @@ from worker.cli.context import (
     visible,
 )
 from worker.errors import BrokerError, Refused, Unavailable
-from worker.keys import SHARED
 
 if TYPE_CHECKING:
     from worker.audit.report import Line, Report
@@ -100,22 +100,14 @@ def _bounds(desk: Surroundings, route: str, day: str, zone: ZoneInfo) -> tuple[d
 
 def _compared(desk: Surroundings, route: str, start: datetime, end: datetime) -> Report:
     from worker.audit.report import Finding, Report
-    from worker.ledger import Ledger, LedgerRules
 
-    adapter = _adapter(desk, route)
-    try:
-        limit = desk.settings.routes[route].rate_limit or adapter.rate_limit
-        ledger = Ledger(desk.at(route), route, "report", LedgerRules(rate_limit=limit), desk.clock)
-        adapter.share(desk.client, SHARED)
-        adapter.before_read = lambda: _wait_for_slot(desk, ledger)
+    with broker_at_hand(desk, route, "report") as (adapter, ledger):
         lines = _lines(desk, ledger, adapter, start, end)
         if end > desk.clock.now() and any(line.finding is not Finding.MATCHING for line in lines):
             # The day goes on: what has just happened may be on one side only.
             desk.clock.wait(_NEVER, max(1.0, adapter.visibility_lag))
             lines = _lines(desk, ledger, adapter, start, end)
         return Report(route, start, end, lines)
-    finally:
-        adapter.close()
 
 
 def _lines(
@@ -135,22 +127,3 @@ def _lines(
     ours = read_ours(desk.at(ledger.keys.route), ledger.keys, start - MARGIN, end + MARGIN)
     open_intents = [load_intent(body) for body in ledger.under_way()]
     return compare(ours, open_intents, scan.orders, start, end, follows=adapter.orders_change)
-
-
-def _adapter(desk: Surroundings, route: str) -> BaseBrokerAdapter:
-    from worker.assembly import build_adapter
-
-    settings = desk.settings.routes.get(route)
-    if settings is None:
-        raise Refused(
-            f"route {route} is not in this machine's settings: report where its workers' settings are"
-        )
-    adapter = build_adapter(settings, desk.clock)
-    if adapter is None:
-        raise Refused(f"route {route} has mode off in this machine's settings: it has no broker to ask")
-    return adapter
-
-
-def _wait_for_slot(desk: Surroundings, ledger: Ledger) -> None:
-    while (seconds := ledger.slot()) > 0:
-        desk.clock.wait(_NEVER, seconds)

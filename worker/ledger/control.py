@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -220,20 +220,13 @@ class Control(Steering):
             body = self._client.hget(self._keys.intent(intent_id), "response")
         return load_response(body) if body else None
 
-    def resolve_by_hand(
-        self, intent_id: str, *, broker_order_id: str | None, not_placed: bool, actor: str, reason: str
-    ) -> ExecutionResponse:
+    def open_doubt(self, intent_id: str) -> OpenDoubt:
         """
-        End a doubt on a named person's word: the order's number, or that the broker does not hold it.
+        A doubt that a person may decide now.
 
         Raises:
-            Refused: it is not in doubt, it is too early to say that the broker does not hold it, the number is
-                another intent's, or the words are incomplete. Nothing changed.
+            Refused: it is not in doubt, or the order may still be on its way.
         """
-        if bool(broker_order_id) == not_placed:
-            raise Refused("say either the order's number or that it was not placed")
-        if not reason.strip() or not actor.strip():
-            raise Refused("a decision by hand needs a reason and a name")
         with unavailable():
             row = self._client.hgetall(self._keys.intent(intent_id))
         if row.get(b"state") != b"in_doubt":
@@ -245,13 +238,42 @@ class Control(Steering):
             raise Refused(
                 f"it may still be on its way: decide in {left:.0f} s, when it must show in the broker's list"
             )
+        if doubt.target:
+            with unavailable():
+                response = self._client.hget(self._keys.intent(doubt.target), "response")
+            doubt = replace(doubt, target_response=response or b"")
+        return doubt
+
+    def resolve_by_hand(
+        self,
+        intent_id: str,
+        *,
+        broker_order_id: str | None,
+        not_placed: bool,
+        actor: str,
+        reason: str,
+        reference: str = "",
+    ) -> ExecutionResponse:
+        """
+        End a doubt on a named person's word: the order's number, as the broker's list spells it, or that the broker
+        does not hold it. ``reference`` is the row's, which a later CANCEL needs.
+
+        Raises:
+            Refused: it is not in doubt, it is too early to decide, the number is another intent's, or the words are
+                incomplete. Nothing changed.
+        """
+        if bool(broker_order_id) == not_placed:
+            raise Refused("say either the order's number or that it was not placed")
+        if not reason.strip() or not actor.strip():
+            raise Refused("a decision by hand needs a reason and a name")
+        doubt = self.open_doubt(intent_id)
         response = self._by_hand(doubt, broker_order_id, reason)
         words = f"by hand: {reason}"
         done = self._as(actor).resolve(
             doubt,
             outcome=response.outcome,
             payload=dump(response),
-            reference="",
+            reference=reference,
             actor=actor,
             reason=words,
             key=order_key(load_intent(doubt.body)),
@@ -264,13 +286,15 @@ class Control(Steering):
 
     def _by_hand(self, doubt: OpenDoubt, broker_order_id: str | None, reason: str) -> ExecutionResponse:
         placed = broker_order_id is not None
-        if placed:
-            self._refuse_owned(doubt.intent_id, str(broker_order_id))
+        if broker_order_id is not None and doubt.target:
+            _refuse_other_than_target(doubt, broker_order_id)
+        elif broker_order_id is not None:
+            self._refuse_owned(doubt.intent_id, broker_order_id)
         seconds = self._ledger.now_ms() / 1000
         return ExecutionResponse(
             intent_id=doubt.intent_id,
             accepted=placed,
-            broker=self._broker(),
+            broker=self.broker(),
             message=f"resolved by hand: {reason}",
             timestamp=datetime.fromtimestamp(seconds, UTC),
             outcome=Outcome.ACCEPTED if placed else Outcome.NOT_PLACED,
@@ -281,13 +305,20 @@ class Control(Steering):
             sent_at=datetime.fromtimestamp(doubt.launched_at / 1000, UTC),
         )
 
-    def _broker(self) -> str:
+    def broker(self) -> str:
+        """The name of the broker that the route's workers trade at."""
         with unavailable():
             name = self._client.hget(self._keys.state, "broker")
         return name.decode() if name else "unknown"
 
     def _refuse_owned(self, intent_id: str, number: str) -> None:
-        """An order number belongs to one intent. The responses of the last day are the record of who owns which."""
+        """
+        An order number belongs to one intent. Where rows carry no ids of ours the ledger keeps whose it is; elsewhere the
+        responses of the last day tell.
+        """
+        owner = self._ledger.owners([number]).get(number)
+        if owner is not None and owner.intent_id != intent_id:
+            raise Refused(f"order {number} belongs to intent {owner.intent_id} already")
         since = self._ledger.now_ms() - 86_400_000
         with unavailable():
             start = f"{since}"
@@ -300,6 +331,13 @@ class Control(Steering):
                 if len(batch) < 5000:
                     return
                 start = f"({batch[-1][0].decode()}"
+
+
+def _refuse_other_than_target(doubt: OpenDoubt, number: str) -> None:
+    """An accepted CANCEL is answered with its target's number."""
+    known = load_response(doubt.target_response).broker_order_id if doubt.target_response else number
+    if number != known:
+        raise Refused(f"a CANCEL is answered with the number of its target, {doubt.target}: order {known}")
 
 
 def _moment(milliseconds: str | None) -> datetime | None:

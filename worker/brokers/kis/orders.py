@@ -189,6 +189,20 @@ class KISOrderAdapter(BaseBrokerAdapter):
         days = [rules.calendar.day(country, day) for country in countries]
         return not rules.check_hours or all(one.state is not State.UNKNOWN for one in days)
 
+    @classmethod
+    def full_name(cls, text: str) -> str | None:
+        number = OrderNumber.parse(text)
+        return str(number) if number is not None and number.branch else None
+
+    @classmethod
+    def may_mean(cls, text: str, number: str) -> bool:
+        """KIS's own screens show the last part of a number, without zeros in front."""
+        listed = OrderNumber.parse(number)
+        is_bare = text.isascii() and text.isdigit()
+        return cls.full_name(text) == number or (
+            is_bare and listed is not None and listed.number == text.zfill(len(listed.number))
+        )
+
     def session_over(self, symbol: str, since: datetime) -> bool:
         """When the date of ``since`` is past where the symbol trades: Korea's for Korean stocks, else New York's."""
         zone = facts.KST if is_korean(symbol) else facts.NEW_YORK
