@@ -26,7 +26,16 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Protocol
 
-from contracts import Code, ExecutionIntent, ExecutionResponse, IntentType, Outcome, dump, load_intent
+from contracts import (
+    Code,
+    ContractError,
+    ExecutionIntent,
+    ExecutionResponse,
+    IntentType,
+    Outcome,
+    dump,
+    load_intent,
+)
 from worker import answers
 from worker.brokers.base import BrokerEngine
 from worker.brokers.noop import NoopBroker
@@ -302,7 +311,12 @@ class Engine:
 
     def _receive(self, one: Handed) -> None:
         kept = self._kept.pop(one.intent_id, None)
-        intent = kept[1] if kept and kept[0] == one.body else load_intent(one.body)
+        try:
+            intent = kept[1] if kept and kept[0] == one.body else load_intent(one.body)
+        except ContractError as error:
+            # Parked by a worker of a newer version. Its lease ends, and that one may take it.
+            self._journal.unreadable(one.intent_id, str(error))
+            return
         held = Held(intent, one.token, self._clock.boottime())
         self.hands.take(held)
         self._line_of(held).append(held)

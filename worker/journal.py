@@ -97,6 +97,9 @@ class Journal:
         self._metrics.stale_write(StaleOperation.LAUNCH)
         self._log.warning(Event.LEASE_LOST, intent_id=held.intent.intent_id, at="launch")
 
+    def unreadable(self, intent_id: str, reason: str) -> None:
+        self._log.error(Event.INTENT_UNREADABLE, intent_id=intent_id, reason=reason)
+
     def buried(self, burial: Burial, answered: ExecutionResponse | None) -> None:
         self._metrics.dead(DeadReason(burial.reason))
         event = Event.INTENT_CONFLICT if burial.reason == "conflict" else Event.INTENT_DEAD_LETTERED

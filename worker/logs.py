@@ -49,6 +49,9 @@ class Event(StrEnum):
     INTENT_REPLAYED = "intent_replayed"  # debug: a repeat of one already answered
     INTENT_RETURNED = "intent_returned"  # info: given back to the queue, nothing was sent
     INTENT_DEAD_LETTERED = "intent_dead_lettered"  # warning
+    INTENT_UNREADABLE = (
+        "intent_unreadable"  # error: parked by a worker of a newer version; left to one of those
+    )
     LEASE_LOST = "lease_lost"  # warning
     ADAPTER_FAULT = "adapter_fault"  # error, with its stack
 

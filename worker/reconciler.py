@@ -20,7 +20,7 @@ from worker.ledger import Ledger
 from worker.ledger.records import Unsure
 from worker.logs import Event, Logger
 
-#: How far back the broker's list is read: longer than an intent may be old.
+#: How far back the broker's list is read, besides the time that an intent may be old.
 _BACK = timedelta(days=1)
 #: Seconds between two readings.
 _PAUSE = 1.0
@@ -38,8 +38,10 @@ class Reconciler:
         log: Logger,
         clock: Clock,
         forgets: Callable[[], bool],
+        max_age: float = 0.0,
     ) -> None:
-        """``forgets``: whether the server may have lost what it acknowledged."""
+        """``forgets``: whether the server may have lost what it acknowledged. ``max_age``: of an intent, in seconds."""
+        self._back = _BACK + timedelta(seconds=max_age)
         self._ledger = ledger
         self._forgets = forgets
         self._adapter = adapter
@@ -67,7 +69,7 @@ class Reconciler:
 
     def _read(self) -> None:
         try:
-            scan = self._adapter.list_orders(self._clock.now() - _BACK)
+            scan = self._adapter.list_orders(self._clock.now() - self._back)
         except BrokerError as error:
             self._log.warning(Event.LOOK_UP_FAILED, reason=str(error))
             return

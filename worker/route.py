@@ -24,6 +24,7 @@ from worker.intake import Delivery, Intake
 from worker.journal import Journal
 from worker.keys import ROUTES, SHARED, RouteKeys
 from worker.ledger import USER_TIMEOUT, Ledger
+from worker.ledger.control import HEARTBEAT_LOST
 from worker.ledger.identity import ServerWatch
 from worker.ledger.registry import enlist
 from worker.line import Line
@@ -209,6 +210,7 @@ class Route:
                 self._log,
                 self._clock,
                 lambda: bool(weaknesses(self._client, self._confirmation)),
+                route.max_age,
             )
 
     def _build_follower(self) -> None:
@@ -314,6 +316,9 @@ class Route:
     def _guarded(self, target: Callable[[], None]) -> None:
         try:
             target()
+        except ConfigError as error:
+            self._log.error(Event.WORKER_FAILED, reason=str(error))
+            self._fail(error)
         except BaseException as error:  # noqa: BLE001  a loop that ends by a fault of ours ends the process
             self._log.error(Event.WORKER_FAILED, reason=repr(error), exc_info=True)
             self._fail(error)
@@ -370,7 +375,14 @@ class Route:
     def _register(self) -> None:
         route = self.settings
         self._watch.admitted = ""
-        enlist(self._registry, self.name, broker=route.broker, mode=route.mode, account=route.account)
+        enlist(
+            self._registry,
+            self.name,
+            broker=route.broker,
+            mode=route.mode,
+            account=route.account,
+            in_use=lambda: self._ledger.is_in_use(HEARTBEAT_LOST),
+        )
         is_live = route.mode is Mode.LIVE and route.live_allowed
         if self._must_be_durable and (faults := weaknesses(self._client, self._confirmation)):
             raise ConfigError(weak_redis(self.name, faults))

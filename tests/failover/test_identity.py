@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from contracts import OrderScan
 from tests.conftest import RedisServer, start_redis
-from tests.failover.desk import Member
+from tests.failover.desk import Member, silent
 from tests.failover.servers import DURABLE
 from worker.connection import connect
 from worker.errors import StateLost, Unavailable
 from worker.ledger.control import Control
 from worker.ledger.records import Barred, Gate, Granted, Later, Launched, Settled, Stale
+from worker.reconciler import Reconciler
 
 pytestmark = pytest.mark.real_redis
 
@@ -148,6 +150,28 @@ def test_what_a_restored_backup_does_not_know_to_have_left_is_in_doubt_and_never
     assert isinstance(one.launch("c"), Stale) and one.state("c") == "in_doubt"
     one.claim("d")
     assert one.state("d") == "claimed" and isinstance(one.launch("d"), Launched)
+
+
+def test_the_list_is_read_as_far_back_as_an_intent_may_be_old(
+    start: Callable[..., RedisServer], member: Callable[..., Member]
+) -> None:
+    server = start(*DURABLE)
+    one = member(server)
+    one.register()
+    one.claim("a")
+    assert go_back(server, one, lambda: one.launch("a") and None) == "changed"
+    read = list[timedelta]()
+
+    def listed(since: datetime) -> OrderScan:
+        read.append(one.clock.now() - since)
+        return OrderScan((), True)
+
+    one.broker.list_orders = listed  # type: ignore[method-assign]
+    one.reconciler = Reconciler(one.ledger, one.broker, silent(), one.clock, lambda: False, 3 * 86400.0)
+
+    one.reconcile()
+
+    assert read == [timedelta(days=4)] * 2
 
 
 def test_the_answer_to_an_order_whose_launch_was_forgotten_still_counts(

@@ -563,3 +563,34 @@ def test_an_order_that_never_left_is_no_doubt_however_long_it_waits_for_its_lane
         worker.work()
 
     assert "b" in [name for name, _ in worker.engine.hands.leases(clock.boottime(), 15.0)]
+
+
+def test_what_a_worker_of_a_newer_version_parked_ends_no_older_one(
+    any_redis: AnyRedis, client: Any, clock: ManualClock
+) -> None:
+    broker = MockBroker(OutcomeUnknown("lost"), OrderResponse("N2", "held"))
+    worker = Desk(any_redis.connect(), broker, clock)
+    told = Mock()
+    worker.engine._journal._log = told
+    enqueue(client, make_intent(intent_id="a"), make_intent(intent_id="b"))
+    worker.work()
+    assert (state(client, "a"), state(client, "b")) == ("in_doubt", "parked")
+    client.hset(KEYS.intent("b"), "body", b'{"intent_id":"b","a_field_of_tomorrow":1}')
+    worker.engine._kept.clear()
+    end_doubt(worker, client, "a")
+
+    worker.sweep()
+    worker.work()
+
+    assert state(client, "b") == "claimed" and len(broker.placed) == 1
+    [call] = told.error.call_args_list
+    assert call.kwargs["intent_id"] == "b" and "a_field_of_tomorrow" in call.kwargs["reason"]
+
+
+def end_doubt(worker: Desk, client: Any, intent_id: str) -> None:
+    """A person has seen the order."""
+    flight = client.hget(KEYS.intent(intent_id), "flight").decode().split(":")
+    client.hset(KEYS.intent(intent_id), "flight", ":".join([*flight[:4], "1"]))
+    Control(client, "default").resolve_by_hand(
+        intent_id, broker_order_id="N1", not_placed=False, actor="kim", reason="seen"
+    )

@@ -441,6 +441,18 @@ class Ledger:
         how, *which = self._call("beat", json.dumps(card), _ms(fresh), _ms(forgotten))
         return which[0].decode() if how == b"differ" else ""
 
+    def is_in_use(self, fresh: float) -> bool:
+        """Whether an intent is open or in doubt, or another worker was heard of within ``fresh`` seconds."""
+        with self._unavailable():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.zcard(self.keys.open)
+            pipe.zcard(self.keys.doubts)
+            pipe.hgetall(self.keys.workers)
+            open_, doubts, cards = pipe.execute()
+        oldest = self.now_ms() - _ms(fresh)
+        alive = [name for name, card in cards.items() if _beat(card) >= oldest]
+        return bool(open_ or doubts or set(alive) - {self._worker.encode()})
+
     def command(self, verb: str, actor: str, reason: str, seconds: float = 0.0) -> tuple[str, str]:
         """
         An operator's word: ``halt``, ``resume``, ``reset``, ``approve``, ``rollout`` (for so many seconds) or
@@ -530,6 +542,14 @@ def _slots(rate: float | None) -> tuple[int, int]:
         return 0, 0
     calls = max(1, int(rate))
     return calls, round(calls / rate * 1e6)
+
+
+def _beat(card: bytes) -> int:
+    """When a worker was heard of last; long ago, where its card is none."""
+    try:
+        return int(json.loads(card)["beat"])
+    except (ValueError, TypeError, KeyError):
+        return 0
 
 
 def _owner(line: str) -> Owner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -41,29 +42,38 @@ def account_mark(broker: str, account: str | None) -> str | None:
     return sha256(f"{broker}:{account}".encode()).hexdigest()[:16] if account else None
 
 
-def enlist(client: redis.Redis, route: str, *, broker: str, mode: str, account: str | None) -> None:
+def enlist(
+    client: redis.Redis,
+    route: str,
+    *,
+    broker: str,
+    mode: str,
+    account: str | None,
+    in_use: Callable[[], bool] = lambda: False,
+) -> None:
     """
-    Enter a route, or confirm it.
+    Enter a route, or confirm it. ``in_use``: whether anything of the route is open, or another worker of it alive.
 
     Raises:
-        ConfigError: another route trades on the account already. Do not start.
+        ConfigError: another route trades on the account already, or this one is in use with another broker, mode or
+            account. Do not start.
         Unavailable: Redis does not answer.
     """
     mark = account_mark(broker, account)
-    record = json.dumps({"broker": broker, "mode": mode, "account": mark})
 
     def enter(pipe: Any) -> None:
-        for name, row in pipe.hgetall(ROUTES).items():
-            if mark and name.decode() != route and json.loads(row).get("account") == mark:
-                raise ConfigError(
-                    [
-                        f"EXECWORKER_ROUTES__{route}__ACCOUNT: route {name.decode()} trades on this account already, "
-                        "and an account belongs to one route; use that route, or remove it: "
-                        f"redis-cli HDEL {ROUTES} {name.decode()}"
-                    ]
-                )
+        rows = {name.decode(): _fields(row) for name, row in pipe.hgetall(ROUTES).items()}
+        for name, row in rows.items():
+            if mark and name != route and row.get("account") == mark:
+                raise ConfigError([_taken(route, name)])
+        before = rows.get(route, {}).get("trades_as")
+        # Without a broker nothing is looked up, so it may come and go.
+        trades_as = before if mode == "off" else f"{broker}:{mode}:{mark or ''}"
+        if before and trades_as != before and in_use():
+            raise ConfigError([_in_use(route)])
+        record = {"broker": broker, "mode": mode, "account": mark, "trades_as": trades_as}
         pipe.multi()
-        pipe.hset(ROUTES, route, record)
+        pipe.hset(ROUTES, route, json.dumps(record))
 
     try:
         client.transaction(enter, ROUTES)
@@ -71,3 +81,27 @@ def enlist(client: redis.Redis, route: str, *, broker: str, mode: str, account: 
         if is_unavailable(error):
             raise Unavailable(f"Redis does not answer: {error}") from error
         raise
+
+
+def _fields(row: bytes) -> dict[str, Any]:
+    """What a row says; nothing, where a stranger has written it."""
+    try:
+        found = json.loads(row)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _taken(route: str, other: str) -> str:
+    return (
+        f"EXECWORKER_ROUTES__{route}__ACCOUNT: route {other} trades on this account already, and an account belongs to one "
+        f"route; use that route, or remove it: redis-cli HDEL {ROUTES} {other}"
+    )
+
+
+def _in_use(route: str) -> str:
+    return (
+        f"EXECWORKER_ROUTES__{route}__ACCOUNT, __BROKER or __MODE: the route is in use with others, and its doubts would be "
+        "looked up in the wrong list; stop all its workers, let those of the old settings end what is open (worker status), "
+        "then start this one"
+    )
