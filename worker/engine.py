@@ -256,16 +256,20 @@ class Engine:
         """Whatever was not launched, also what other threads still bring: the intake may be in the midst of a batch."""
         idle = [*self._ready, *(one for _, _, one in self._delayed), *self._cancels]
         never_launched = [one for one in idle if not one.in_flight]
-        if never_launched:
-            self._ledger.release([(one.intent.intent_id, one.token) for one in never_launched])
+        given_back = self._ledger.release([(one.intent.intent_id, one.token) for one in never_launched])
         deliveries = [one.delivery for one in self._candidates]
         while self._delivered:
             deliveries.append(self._delivered.popleft())
         for arrivals in (self._urgent, self._arrived):
             while arrivals:
                 deliveries.append(arrivals.popleft().delivery)
-        for held in never_launched:
-            deliveries += self.hands.forget(held)
+        for held, is_free in zip(never_launched, given_back, strict=True):
+            if is_free:
+                deliveries += self.hands.forget(held)
+            else:
+                # Its launch was noted, and the reply lost; or it is another's, and then this changes nothing.
+                held.attempt += 1
+                self._give_up(held)
         for held in idle:
             if held.in_flight:
                 self._give_up(held)

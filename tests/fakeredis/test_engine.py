@@ -1034,6 +1034,29 @@ def test_a_launch_whose_reply_was_lost_and_then_met_a_halt_is_answered_and_not_l
     assert unfinished(client) == {} and kinds(client) == ["HALTED"]
 
 
+def test_a_launch_whose_reply_was_lost_before_the_worker_leaves_is_answered_and_not_left_in_doubt(
+    desk: Make, client: Any
+) -> None:
+    broker = MockBroker()
+    worker = desk(broker, room=0)
+    worker.ledger.launch([("nobody", "x", 1)])
+    enqueue(client, order("a"))
+    worker.work()
+    worker.orders.size = 8
+    wire = Wire()
+    wire.tap(worker.client)
+    wire.strike(1, after=True, error=redis.ConnectionError("away"))
+    with pytest.raises(Unavailable):
+        worker.engine.turn()
+    assert state(client, "a") == "in_flight"
+
+    worker.engine.drain()
+    worker.work()
+
+    assert worker.engine.is_empty() and broker.placed == []
+    assert answers(client)["a"].outcome is Outcome.NOT_SENT and unfinished(client) == {}
+
+
 def test_an_intent_from_any_language_is_worked_from_a_bare_entry(desk: Make, client: Any) -> None:
     broker = MockBroker()
     created = datetime.now(UTC).isoformat()

@@ -291,6 +291,8 @@ class Ledger:
 
     def release(self, held: Sequence[tuple[str, str]]) -> list[bool]:
         """Give back claims of (intent_id, token) each that were never launched; another worker takes them at once."""
+        if not held:
+            return []
         return [bool(answer) for answer in self._call("release", *chain.from_iterable(held))]
 
     def cancel(self, intent_id: str, token: str, attempt: int, target: str, symbol: str) -> CancelDecision:
