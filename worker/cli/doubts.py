@@ -151,7 +151,7 @@ def _named(desk: Surroundings, route: str, control: Control, one: OpenDoubt, wor
     kind = _kind(control.broker())
     if word.accepted is not None and one.target:
         return target_named(one, kind, word.accepted)
-    if one.target or kind.client_order_ids:
+    if one.target or getattr(kind, "client_order_ids", False):
         # Rows that carry ids have told what they know.
         return None if word.accepted is None else named_in_full(kind, word.accepted)
     with ExitStack() as stack:
@@ -164,8 +164,11 @@ def _named(desk: Surroundings, route: str, control: Control, one: OpenDoubt, wor
 
 
 def _kind(broker: str) -> type[BaseBrokerAdapter]:
-    from worker.brokers import adapter_class
+    from worker.brokers import BaseBrokerAdapter, adapter_class, broker_names
 
+    if broker not in broker_names():
+        # Somebody else's, and not installed here: the name is taken as it is said.
+        return BaseBrokerAdapter
     try:
         return adapter_class(broker)
     except ConfigError as error:
