@@ -93,7 +93,7 @@ def test_a_trail_that_nobody_touched_is_sound_and_what_is_not_sealed_yet_is_told
 def test_a_route_without_a_trail_is_sound(client: Any) -> None:
     sealer(client).turn()
 
-    assert found(client) == Verified("default", 0, 0, None, None, None, 0, None, None)
+    assert found(client) == Verified("default", 0, 0, None, None, None, 0, None, None, None)
 
 
 def test_sealing_goes_on_where_another_worker_stopped(client: Any) -> None:
@@ -406,6 +406,7 @@ def test_a_chain_that_was_written_anew_from_its_first_entry_on_does_not_match_a_
     assert found(client, copy).fault is None
     rewrite(client, lambda rows: rows[5][1].update({b"worker": b"somebody else"}), KEYS.audit)
     client.delete(KEYS.seals, KEYS.sealer)
+    client.hdel(KEYS.state, "sealed")
     sealer(client).turn()
 
     assert found(client).fault is None
@@ -439,6 +440,59 @@ def test_each_seal_is_logged_and_one_that_has_vanished_under_the_sealer_too(clie
 
     assert [line["event"] for line in lines[:3]] == ["audit_sealed", "audit_cut_off", "audit_sealed"]
     assert (lines[0]["seal"], lines[1]["seal"]) == (name, name)
+
+
+@pytest.mark.parametrize("keys", [(KEYS.seals,), (KEYS.seals, KEYS.audit)])
+@pytest.mark.parametrize("sealed_since", [False, True])
+def test_seals_that_were_deleted_are_found_missing_also_when_sealing_has_gone_on(
+    client: Any, ids: list[str], keys: tuple[str, ...], sealed_since: bool
+) -> None:
+    client.delete(*keys)
+    happen(client, 4, first=20)
+    if sealed_since:
+        client.delete(KEYS.sealer)
+        sealer(client).turn()
+
+    fault = found(client).fault
+
+    assert fault is not None and fault.what == ("beginning" if sealed_since else "end")
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_what_a_stranger_put_among_the_seals_is_named_and_stops_no_sealer(
+    client: Any, ids: list[str], behind: bool
+) -> None:
+    client.delete(KEYS.sealer)
+    alien = client.xadd(KEYS.seals, {"x": "y"})
+    happen(client, 4, first=20)
+    one = sealer(client)
+    for _ in range(2):
+        one.turn()
+    if behind:
+        client.xadd(KEYS.seals, {"x": "y"})
+    one.leave()
+
+    fault = found(client).fault
+
+    assert fault is not None and (fault.what, alien.decode() in fault.text) == ("seal", True)
+    newest = client.xrevrange(KEYS.seals, count=2)[int(behind)]
+    assert Seal.read(newest[1]).number == 4
+
+
+def test_a_trail_that_nobody_seals_is_told_with_its_age(client: Any, cli: Callable[..., Result]) -> None:
+    seconds, _ = client.time()
+    client.xadd(KEYS.audit, {"worker": "w1", "records": "[]"}, id=f"{(seconds - 61) * 1000}-0")
+
+    done = cli("audit", "verify", "--route", "default")
+
+    assert "not sealed for 6" in done.stdout and done.exit_code == 0
+
+
+@pytest.mark.parametrize("copy", ["foo:bar", "zzz", "1:51AC", "", ":" + "a" * 64])
+def test_what_is_no_copy_of_a_seal_is_a_usage_error(cli: Callable[..., Result], copy: str) -> None:
+    done = cli("audit", "verify", "--route", "default", "--against", copy)
+
+    assert done.exit_code == 2 and "NUMBER:HASH" in done.stderr
 
 
 # --- The command --------------------------------------------------------------------------------------------

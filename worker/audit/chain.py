@@ -86,6 +86,25 @@ class Seal:
         """What to keep a copy of: ``NUMBER:HASH``."""
         return f"{self.number}:{self.hash}"
 
+    @property
+    def remembered(self) -> str:
+        """What the route remembers of it beside the chain: ``NUMBER:HASH:LAST``."""
+        return f"{self.name}:{self.last}"
+
+    @classmethod
+    def recall(cls, remembered: str) -> Seal:
+        """
+        As much of a seal as the chain goes on from.
+
+        Raises:
+            ValueError: it is no seal.
+        """
+        number, hash_, last = remembered.split(":")
+        place_of(last)
+        if _HASH.fullmatch(hash_) is None:
+            raise ValueError("no seal: its hash is no hash")
+        return cls(int(number), last, last, 0, b"", hash_, "")
+
     def fields(self) -> dict[str, str | int | bytes]:
         """As an entry of the seals stream."""
         return {name: getattr(self, name) for name in self.__slots__}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import redis
@@ -25,6 +25,8 @@ LEASE: Final = 20.0
 CUT_EVERY: Final = 600.0
 #: Entries under one seal, and seals that are made in one turn, at most.
 ENTRIES_MAX, SEALS_MAX = 1000, 5
+#: So many entries that are no seals are looked behind.
+_STRANGERS_MAX: Final = 100
 
 _SEAL, _CUT = (Script("worker.audit", name) for name in ("seal", "cut"))
 
@@ -98,22 +100,37 @@ class Sealer:
         made = seal(self._last, [Entry(*row) for row in rows])
         flat = [part for pair in made.fields().items() for part in pair]
         number = self._last.number if self._last else 0
-        how = _SEAL(self._client, [self._keys.seals], made.previous, number, *flat)
-        if how != b"sealed":
+        keys = [self._keys.seals, self._keys.state]
+        how = _SEAL(self._client, keys, made.previous, number, made.remembered, *flat)
+        if how == b"changed":
             self._read_last()
             return 0
+        if how == b"gone" and self._last is not None:
+            self._tell_cut_off(self._last, None)
         self._last = made
         self._log.info(Event.AUDIT_SEALED, seal=made.name, entries=made.count)
         return len(rows)
 
     def _read_last(self) -> None:
-        """Another worker has sealed, or this one has just begun. Nobody takes seals away."""
-        rows = self._client.xrevrange(self._keys.seals, count=1)
-        found = Seal.read(rows[0][1]) if rows else None
+        """
+        Another worker has sealed, or this one has just begun. The chain goes on from the seal that the route remembers; if
+        somebody has taken that away, its gap stays for `verify` to see.
+        """
+        text = self._client.hget(self._keys.state, "sealed")
+        found = Seal.recall(text.decode()) if text else self._newest_kept()
         known, self._last = self._last, found
         if known is not None and (found is None or found.number <= known.number):
-            kept = found.name if found else "none"
-            self._log.error(Event.AUDIT_CUT_OFF, seal=known.name, kept=kept)
+            self._tell_cut_off(known, found)
+
+    def _tell_cut_off(self, known: Seal, kept: Seal | None) -> None:
+        self._log.error(Event.AUDIT_CUT_OFF, seal=known.name, kept=kept.name if kept else "none")
+
+    def _newest_kept(self) -> Seal | None:
+        """The newest seal of the stream. What a stranger has put behind it is for `verify` to name."""
+        for _, fields in self._client.xrevrange(self._keys.seals, count=_STRANGERS_MAX):
+            with suppress(ValueError):
+                return Seal.read(fields)
+        return None
 
     def _forget(self) -> None:
         """Cut behind the newest seal that is wholly older than the retention. The first seal has no anchor before it."""
@@ -123,7 +140,10 @@ class Sealer:
         kept = self._client.xrange(self._keys.seals, count=1)
         if not found or found[0][0] == kept[0][0]:
             return
-        entry, anchor = found[0][0], Seal.read(found[0][1])
+        try:
+            entry, anchor = found[0][0], Seal.read(found[0][1])
+        except ValueError:
+            return  # no seal: nothing is cut before a person has looked at it
         ms, seq = place_of(anchor.last)
         records = json.dumps([[CUT, "", anchor.name, ""]], separators=(",", ":"))
         _CUT(

@@ -49,6 +49,8 @@ class Verified:
     #: Entries that no seal covers yet, and the id of the oldest of them.
     unsealed: int
     unsealed_from: str | None
+    #: How old that one is, in seconds. A worker that is alive seals within a few.
+    unsealed_age: float | None
     fault: Fault | None
 
 
@@ -87,11 +89,12 @@ class _Walk:
         self.keys = RouteKeys(self.route)
 
     def run(self) -> Verified:
-        ends = self._ends()
+        seconds, ends, remembered = self._ends()
         rows = _Rows(self.client, self.keys.audit)
         fault = self._sealed(rows)
         unsealed, unsealed_from = (0, None) if fault else self._count_unsealed(rows)
-        fault = fault or self._fault_at_the_ends(ends) or self._fault_of_the_copies()
+        fault = fault or self._fault_of_what_is_remembered(remembered) or self._fault_at_the_ends(ends)
+        fault = fault or self._fault_of_the_copies()
         return Verified(
             route=self.route,
             entries=self.entries,
@@ -101,12 +104,16 @@ class _Walk:
             newest=self.previous.name if self.previous else None,
             unsealed=unsealed,
             unsealed_from=unsealed_from,
+            unsealed_age=max(0.0, seconds - place_of(unsealed_from)[0] / 1000) if unsealed_from else None,
             fault=fault,
         )
 
     def was_cut_meanwhile(self) -> bool:
         kept = self.client.xrange(self.keys.seals, count=1)
-        oldest = Seal.read(kept[0][1]).number if kept else 0
+        try:
+            oldest = Seal.read(kept[0][1]).number if kept else 0
+        except ValueError:
+            return False
         return oldest > (self.anchor.number if self.anchor else 1)
 
     def _sealed(self, rows: _Rows) -> Fault | None:
@@ -162,12 +169,30 @@ class _Walk:
             self._note_cuts([one])
         return count, first
 
-    def _ends(self) -> list[str]:
-        """The last id that each stream has ever given out, and the id of its last entry, at one moment."""
+    def _ends(self) -> tuple[float, list[str], str]:
+        """
+        The time; the last id that each stream has ever given out, and the id of its last entry; and the seal that the route
+        remembers beside the chain. All at one moment.
+        """
         pipe = self.client.pipeline(transaction=True)
         for stream in (self.keys.audit, self.keys.seals):
             pipe.xinfo_stream(stream)
-        return [_last_ids(found) for found in pipe.execute(raise_on_error=False)]
+        pipe.hget(self.keys.state, "sealed")
+        *ends, remembered = pipe.execute(raise_on_error=False)
+        if isinstance(remembered, Exception):
+            raise remembered
+        seconds, _ = self.client.time()
+        return float(seconds), [_last_ids(found) for found in ends], (remembered or b"").decode()
+
+    def _fault_of_what_is_remembered(self, remembered: str) -> Fault | None:
+        name = remembered.rpartition(":")[0]
+        if not name or name in self.met:
+            return None
+        number = int(name.partition(":")[0])
+        words = (
+            f"the route remembers seal {name}, and it is not in the chain: seals were removed or written anew"
+        )
+        return Fault("end", number, None, words)
 
     def _fault_at_the_ends(self, ends: list[str]) -> Fault | None:
         audit, seals = ends

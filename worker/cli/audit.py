@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,10 @@ from worker.cli.context import FAILED, JsonOption, RouteOption, show, surroundin
 
 if TYPE_CHECKING:
     from worker.audit.verify import Verified
+
+_SEAL = re.compile(r"([0-9]{1,18}:)?[0-9a-fA-F]{64}", re.ASCII)
+#: Seconds after which what is not sealed is told with a mark.
+_LATE = 60.0
 
 audit = typer.Typer(help="The trail of everything that happened to intents.", no_args_is_help=True)
 
@@ -39,6 +44,10 @@ def verify_trail(
     """
     from worker.audit.verify import verify
 
+    for copy in against or ():
+        if _SEAL.fullmatch(copy.strip()) is None:
+            wanted = "a copy of a seal is NUMBER:HASH, such as 7:0f3a… with 64 hexadecimal digits, or the hash alone"
+            raise typer.BadParameter(f"{copy} is none: {wanted}", param_hint="--against")
     if against and route is None:
         raise typer.BadParameter("say with --route whose seal it is", param_hint="--against")
     desk = surroundings(ctx)
@@ -59,4 +68,8 @@ def _text(one: Verified) -> str:
     if one.fault is None:
         since = f", from {one.unsealed_from}" if one.unsealed_from else ""
         lines.append(f"  unsealed {one.unsealed} entries{since}")
+    if one.unsealed_age is not None and one.unsealed_age > _LATE:
+        lines.append(
+            f"  ! not sealed for {one.unsealed_age:.0f} s, and not proven: is a worker of the route alive?"
+        )
     return visible("\n".join(lines))
