@@ -24,6 +24,7 @@ from worker.clock import ManualClock, SystemClock
 from worker.connection import connect
 from worker.doctor import CHECKS, Patient, Severity
 from worker.keys import GROUP, SHARED
+from worker.ledger.control import Control
 from worker.ledger.registry import enlist
 from worker.settings import load_settings
 
@@ -454,12 +455,18 @@ def _(ward: Ward) -> None:
 
 @sick("workers.agree.versions")
 def _(ward: Ward) -> None:
+    live(ward)
+    for worker in ("w1", "w2"):
+        ward.signs_in(worker)
     ward.client.hset(KEYS.workers, "w2", json.dumps({"host": "h", "pid": 1, "port": 1, "beat": ward.now_ms}))
 
 
 @sick("workers.agree.settings")
 def _(ward: Ward) -> None:
-    ward.route(MAX_AGE="30")
+    live(ward)
+    for worker in ("w1", "w2"):
+        ward.signs_in(worker)
+    ward.signs_in("w2", settings="others", build="of others")
 
 
 # --- Its queue ---------------------------------------------------------------------------------------------------
@@ -515,6 +522,34 @@ def test_what_only_matters_for_real_money_is_a_warning_on_paper(ward: Ward) -> N
     assert ward.findings()["redis.persistence.everysec"].severity is Severity.ERROR
     ward.route(ALLOW_WEAK_DURABILITY="true")
     assert ward.findings()["redis.persistence.everysec"].severity is Severity.WARNING
+
+
+def test_workers_that_differ_are_an_error_where_every_order_is_denied_for_it(ward: Ward) -> None:
+    live(ward)
+    ward.signs_in("w1")
+    ward.signs_in("w2", version="0.0.1", build="0.0.1/x")
+
+    found = ward.findings()["workers.agree.versions"]
+    assert (found.severity, "every order is denied" in found.evidence) == (Severity.ERROR, True)
+
+    Control(ward.client, "default").open_rollout("kim@desk", "release", 600)
+    found = ward.findings()["workers.agree.versions"]
+    assert (found.severity, "every order is denied" in found.evidence) == (Severity.WARNING, False)
+
+
+def test_workers_that_differ_are_a_warning_where_no_real_money_is_sent(ward: Ward) -> None:
+    ward.signs_in("w2", version="0.0.1", build="0.0.1/x")
+
+    assert ward.findings()["workers.agree.versions"].severity is Severity.WARNING
+
+
+def test_live_workers_that_are_alike_trade_whatever_settings_doctor_was_given(ward: Ward) -> None:
+    live(ward)
+    for worker in ("w1", "w2"):
+        ward.signs_in(worker)
+    ward.route(MAX_AGE="30")
+
+    assert ward.findings()["workers.agree.settings"].severity is Severity.WARNING
 
 
 def test_a_token_that_is_there_and_can_be_read_is_well(ward: Ward) -> None:

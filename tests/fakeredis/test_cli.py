@@ -338,6 +338,18 @@ def test_the_status_tells_what_needs_a_person(cli: Cli, client: Any) -> None:
     assert (document["route"], document["halted"], document["dead"]) == ("default", True, 1)
 
 
+def test_the_status_tells_that_workers_of_one_route_run_in_different_modes(cli: Cli, client: Any) -> None:
+    beat = int(client.time()[0]) * 1000
+    card = {"host": "h", "pid": 1, "port": 1, "beat": beat, "mode": "paper"}
+    client.hset(KEYS.state, "epoch", 1)
+    client.hset(KEYS.workers, mapping={"w1": json.dumps(card), "w2": json.dumps(card)})
+    assert "different modes" not in cli("status").stdout
+
+    client.hset(KEYS.workers, "w2", json.dumps(card | {"mode": "off"}))
+
+    assert "! workers run in different modes (w1: paper, w2: off)" in cli("status").stdout
+
+
 def test_the_status_says_that_a_route_waits_for_the_brokers_list_and_what_a_person_can_do(
     cli: Cli, client: Any
 ) -> None:

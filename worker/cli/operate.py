@@ -110,6 +110,9 @@ def _alarms(one: RouteStatus) -> list[str]:
         alarms.append(
             f"workers differ, nothing is sent: `worker rollout open --route {one.route} --reason …`"
         )
+    if len({worker.mode for worker in one.workers if worker.mode}) > 1:
+        modes = ", ".join(f"{worker.name}: {worker.mode or '?'}" for worker in one.workers)
+        alarms.append(f"workers run in different modes ({modes}): stop those that should not run")
     if one.in_doubt:
         alarms.append(f"in doubt: `worker doubt list --route {one.route}`")
     if one.dead:

@@ -10,6 +10,7 @@ from worker.assembly import common
 from worker.doctor.findings import Ailment, Check, Found, Severity, well
 from worker.doctor.patient import Patient, text
 from worker.ledger.control import HEARTBEAT_LOST
+from worker.settings import Mode
 
 _NONE = Ailment(
     "none",
@@ -39,17 +40,25 @@ _MODES = Ailment(
     "Workers of the route run in different modes, or in another one than these settings have: some may send real money.",
     "Stop those that should not run, and give all the same settings.",
 )
+_STILL_TRADES: Final = "the route is not live, its live workers are alike, or a rollout window is open"
 _VERSIONS = Ailment(
     "versions",
+    Severity.ERROR,
+    "Workers of the route run different versions, or another one than this. A live route denies every order (ROLLOUT) "
+    "while its workers differ and no rollout window is open.",
+    "Finish the upgrade: drain the old ones and start new ones; until then `worker rollout open --route ROUTE --reason …`.",
     Severity.WARNING,
-    "Workers of the route run different versions. In the middle of an upgrade that is meant.",
-    "Finish the upgrade: drain the old ones and start new ones.",
+    _STILL_TRADES,
 )
 _SETTINGS = Ailment(
     "settings",
+    Severity.ERROR,
+    "Workers of the route have different settings, or others than these: limits and times differ between them. A live "
+    "route denies every order (ROLLOUT) while its workers differ and no rollout window is open.",
+    "Give all machines the same settings, then restart the workers; until then "
+    "`worker rollout open --route ROUTE --reason …`.",
     Severity.WARNING,
-    "Workers of the route have different settings, or others than these: limits and times differ between them.",
-    "Give all machines the same settings, then restart the workers.",
+    _STILL_TRADES,
 )
 
 
@@ -59,6 +68,7 @@ def _agreement(patient: Patient) -> Iterator[Found]:
         yield well("no worker is alive")
         return
     ours = common(patient.route)
+    denied = _all_is_denied(patient, cards)
     disagree = False
     for name, ailment in (("mode", _MODES), ("settings", _SETTINGS), ("version", _VERSIONS)):
         # An older version does not tell; that shows among the versions.
@@ -67,9 +77,19 @@ def _agreement(patient: Patient) -> Iterator[Found]:
         if len(values | {ours[name]}) > 1:
             disagree = True
             seen = ", ".join(f"{worker}: {value}" for worker, value in sorted(told.items()))
-            yield ailment.found(f"{seen}; here: {ours[name]}")
+            # Workers that are alike trade, whatever the settings are that doctor was given.
+            stops = denied and len(set(told.values())) > 1
+            why = "; every order is denied" if stops else ""
+            yield ailment.found(f"{seen}; here: {ours[name]}{why}", live=stops)
     if not disagree:
         yield well(f"{len(cards)} alive, version {ours['version']}, mode {ours['mode']}")
+
+
+def _all_is_denied(patient: Patient, cards: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the ledger refuses what the route's workers would send with real money, as `beat.lua` judges it."""
+    is_live = patient.is_live or any(card.get("mode") == Mode.LIVE for card in cards.values())
+    differ = len({card.get("build", "") for card in cards.values()}) > 1
+    return is_live and differ and patient.status.rollout_until is None
 
 
 def _cards(patient: Patient) -> Mapping[str, Mapping[str, Any]]:

@@ -78,7 +78,9 @@ def _rows() -> Iterator[str]:
         yield f"| `{check.area}` | ok | {check.promise} | |"
         for one in check.ailments:
             severity = (
-                f"{one.severity}; {one.otherwise} where nothing is live" if one.otherwise else one.severity
+                f"{one.severity}; {one.otherwise} where {one.otherwise_where}"
+                if one.otherwise
+                else one.severity
             )
             yield f"| `{check.area}.{one.word}` | {severity} | {one.meaning} | {one.cure} |"
         yield f"| `{check.area}.unknown` | unknown | It could not be told. | {check.unknown_cure} |"

@@ -64,6 +64,8 @@ class Ailment:
     cure: str
     #: The severity where no live route is concerned, if that makes a difference.
     otherwise: Severity | None = None
+    #: Where that is so, for the table.
+    otherwise_where: str = "nothing is live"
 
     def found(self, evidence: str, *, live: bool = True, cure: str | None = None) -> Found:
         severity = self.severity if live or self.otherwise is None else self.otherwise

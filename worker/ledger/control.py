@@ -26,6 +26,8 @@ class WorkerInfo:
     port: int
     #: Seconds since its last heartbeat.
     age: float
+    #: Empty where an older version does not tell.
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +361,9 @@ def _workers(rows: dict[bytes, bytes], now: float) -> list[WorkerInfo]:
         info = json.loads(body)
         age = max(0.0, now - info["beat"] / 1000)
         if age <= HEARTBEAT_LOST:
-            found.append(WorkerInfo(name.decode(), info["host"], info["pid"], info["port"], age))
+            found.append(
+                WorkerInfo(name.decode(), info["host"], info["pid"], info["port"], age, info.get("mode", ""))
+            )
     return sorted(found, key=lambda one: one.name)
 
 
