@@ -23,6 +23,7 @@ from worker.brokers.kis.shared import RedisTokenStore
 from worker.clock import ManualClock, SystemClock
 from worker.connection import connect
 from worker.doctor import CHECKS, Patient, Severity
+from worker.doctor.door import _without_credentials
 from worker.keys import GROUP, SHARED
 from worker.ledger.control import Control
 from worker.ledger.registry import enlist
@@ -214,9 +215,16 @@ def _(ward: Ward) -> None:
     ward.client.config_set("maxmemory", "0")
 
 
-def far_away(ward: Ward) -> Any:
-    ward.env["EXECWORKER_REDIS_URL"] = "redis://10.1.2.3:6379/0"
-    return connect(ward.server.url, client_name="doctor")
+def far_away(ward: Ward, login: str = "", scheme: str = "redis") -> Any:
+    """A client of the ward's server, which the settings and doctor know by the address of another machine."""
+    ward.env["EXECWORKER_REDIS_URL"] = f"{scheme}://{login}10.1.2.3:6379/0"
+
+    def near(url: str, **options: Any) -> Any:
+        rest = url.partition("://")[2]
+        return connect(f"redis://{rest}".replace("10.1.2.3:6379", f"127.0.0.1:{ward.server.port}"), **options)
+
+    ward.connect = near
+    return near(ward.env["EXECWORKER_REDIS_URL"], client_name="doctor")
 
 
 SICK["redis.door.open"] = SICK["redis.door.plain"] = far_away
@@ -508,6 +516,115 @@ def _(ward: Ward) -> Any:
 @sick("queue.dead_letters.waiting")
 def _(ward: Ward) -> None:
     ward.client.xadd(KEYS.dead, {"body": "x", "reason": "invalid"})
+
+
+# --- Who gets in -------------------------------------------------------------------------------------------------
+
+
+def asks_for_a_password(ward: Ward, password: str = "hunter2-hunter2") -> None:
+    ward.client.config_set("requirepass", password)
+    ward.client.execute_command("AUTH", password)
+    ward.ends.append(lambda: ward.client.config_set("requirepass", ""))
+
+
+def test_a_remote_server_that_asks_for_a_password_is_closed(ward: Ward) -> None:
+    asks_for_a_password(ward)
+
+    found = ward.findings(client=far_away(ward, ":hunter2-hunter2@", "rediss"))
+
+    assert "Authentication required" in found["redis.door"].evidence
+
+
+def test_a_password_of_our_own_does_not_hide_that_others_need_none(ward: Ward) -> None:
+    ward.client.acl_setuser("w", enabled=True, passwords=["+hunter2-hunter2"], keys=["*"], commands=["+@all"])
+    ward.ends.append(lambda: ward.client.acl_deluser("w"))
+
+    found = ward.findings(client=far_away(ward, "w:hunter2-hunter2@", "rediss"))
+
+    assert "without credentials" in found["redis.door.open"].evidence
+    assert "hunter2" not in str(found)
+
+
+def test_a_login_in_the_query_is_left_at_home_when_knocking(ward: Ward) -> None:
+    asks_for_a_password(ward)
+    ward.env["EXECWORKER_REDIS_URL"] = f"{ward.server.url}?password=hunter2-hunter2&username=default"
+
+    assert "Authentication required" in ward.findings()["redis.door"].evidence
+
+
+@pytest.mark.parametrize(
+    ("bind", "protected", "is_open"),
+    [
+        ("127.0.0.1 -::1", "no", False),
+        ("* -::*", "yes", False),
+        ("* -::*", "no", True),
+        ("127.0.0.1 192.0.2.7", "no", True),
+        ("", "no", True),
+    ],
+)
+def test_a_server_on_this_machine_is_open_when_others_reach_it_without_a_password(
+    ward: Ward, bind: str, protected: str, is_open: bool
+) -> None:
+    replies = {
+        "CONFIG GET BIND": lambda _real: {"bind": bind},
+        "CONFIG GET PROTECTED-MODE": lambda _real: {"protected-mode": protected},
+    }
+
+    found = ward.findings(client=Answering(connect(ward.server.url, client_name="doctor"), replies))
+
+    assert ("redis.door.open" in found, "redis.door" in found) == (is_open, not is_open)
+
+
+def test_a_server_on_this_machine_that_hides_its_settings_and_needs_no_password_is_unknown(
+    ward: Ward,
+) -> None:
+    client = Answering(connect(ward.server.url, client_name="doctor"), {"CONFIG GET BIND": lambda _real: {}})
+
+    assert "redis.door.unknown" in ward.findings(client=client)
+
+
+def test_a_server_of_a_socket_alone_is_reached_by_nobody_else(ward: Ward) -> None:
+    server = other_server(ward)
+    client = connect(f"unix://{server.socket}", client_name="doctor")
+    client.config_set("port", 0)
+    ward.env["EXECWORKER_REDIS_URL"] = f"unix://{server.socket}"
+
+    assert "socket" in ward.findings(client=client)["redis.door"].evidence
+
+
+def test_a_user_without_a_password_who_may_do_little_is_unknown_with_the_way_to_close_it(ward: Ward) -> None:
+    ward.client.acl_setuser("w", enabled=True, nopass=True, keys=["*"], commands=["+@all"])
+    ward.env["EXECWORKER_REDIS_URL"] = ward.server.url.replace("://", "://w:x@")
+    ward.client.execute_command("AUTH", "w", "x")
+    ward.client.execute_command("ACL", "SETUSER", "default", "-ping")
+    ward.ends.append(lambda: ward.client.execute_command("ACL", "SETUSER", "default", "+@all"))
+
+    found = ward.findings()["redis.door.unknown"]
+
+    assert "needs no password" in found.evidence and "default off" in found.cure
+
+
+def test_while_redis_is_away_nobody_says_that_its_door_is_closed(ward: Ward) -> None:
+    ward.env["EXECWORKER_REDIS_URL"] = "redis://127.0.0.1:1/0"
+
+    assert "redis.door" not in ward.findings()
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("redis://:p@h:6379/1?ssl_ca_certs=x&password=p", "redis://h:6379/1?ssl_ca_certs=x"),
+        ("redis://u:p%40q@h", "redis://h"),
+        ("unix://u:p@/run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+        ("rediss+cluster://u:p@a:1,b:2?ssl_ca_certs=x", "rediss://a:1?ssl_ca_certs=x"),
+        (
+            "redis+sentinel://u:p@a:1,b:2/desk/0?sentinel_password=s",
+            "redis+sentinel://a:1,b:2/desk/0?sentinel_password=s",
+        ),
+    ],
+)
+def test_what_knocks_brings_no_credentials_of_the_server(url: str, bare: str) -> None:
+    assert _without_credentials(url) == bare
 
 
 # --- Details -----------------------------------------------------------------------------------------------------

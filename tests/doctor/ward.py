@@ -11,7 +11,7 @@ from typing import Any
 from tests.conftest import RedisServer
 from worker.assembly import common
 from worker.clock import Clock, SystemClock
-from worker.connection import connect
+from worker.connection import Connect, connect
 from worker.doctor import Finding, Patient, examine
 from worker.keys import GROUP, RouteKeys
 from worker.ledger import Ledger, LedgerRules
@@ -44,6 +44,7 @@ class Ward:
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
+    connect: Connect = connect
     ends: list[Callable[[], Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ class Ward:
         """What doctor finds, by id; of several with one id, the last."""
         settings = load_settings(self.env)
         found = client or connect(settings.redis_url, client_name="doctor")
-        patient = Patient(settings, self.env, found, connect, self.clock)
+        patient = Patient(settings, self.env, found, self.connect, self.clock)
         try:
             return {one.id: one for one in examine(patient, routes or list(settings.routes))}
         finally:

@@ -8,7 +8,7 @@ from typing import Final
 import redis
 
 from worker.connection import is_unavailable
-from worker.doctor import crew, ledger, machine, queue, rights, server
+from worker.doctor import crew, door, ledger, machine, queue, rights, server
 from worker.doctor.findings import Check, Finding, Found, Severity, unknown, well
 from worker.doctor.patient import Patient
 from worker.errors import Unavailable
@@ -18,6 +18,7 @@ from worker.redact import Redactor
 CHECKS: Final[tuple[Check, ...]] = (
     server.REACHABLE,
     *server.CHECKS,
+    *door.CHECKS,
     *rights.CHECKS,
     *machine.CHECKS,
     *ledger.CHECKS,

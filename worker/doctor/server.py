@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Final
-from urllib.parse import urlsplit
 
 import redis
 
@@ -315,33 +314,6 @@ def _round_trip(patient: Patient) -> Iterable[Found]:
     return [_SLOW.found(evidence) if p50 > _SLOW_P50 or p99 > _SLOW_P99 else well(evidence)]
 
 
-# --- Who gets in -----------------------------------------------------------------------------------------------
-
-_OPEN = Ailment(
-    "open",
-    Severity.WARNING,
-    "Whoever reaches it may log in without a password, and may enqueue orders.",
-    "Set users and passwords: deploy/redis/users.acl.",
-)
-_PLAIN = Ailment(
-    "plain",
-    Severity.INFO,
-    "Passwords and intents cross the network unencrypted.",
-    "Use rediss://, or a network of your own.",
-)
-
-
-def _door(patient: Patient) -> Iterator[Found]:
-    url = urlsplit(patient.settings.redis_url)
-    is_local = url.scheme == "unix" or (url.hostname or "") in ("localhost", "127.0.0.1", "::1")
-    if not is_local and not url.password:
-        yield _OPEN.found(f"{patient.settings.redis_url.shown} needs no password")
-    if not is_local and not url.scheme.startswith("rediss"):
-        yield _PLAIN.found(f"{url.scheme}://")
-    if is_local:
-        yield well("it is on this machine")
-
-
 REACHABLE: Final = Check("redis.reachable", "Redis answers, and lets us in.", _reachable, (_AWAY, _REFUSED))
 CHECKS: Final = (
     Check("redis.version", "Redis 7.0 or newer.", _version, (_TOO_OLD, _OLD)),
@@ -365,7 +337,6 @@ CHECKS: Final = (
         (_REPLICA, _CLUSTER, _FEW, _UNCONFIRMED, _LAGGING),
     ),
     Check("redis.memory", "It has room.", _memory, (_FULL, _FILLING, _UNLIMITED)),
-    Check("redis.door", "Nobody gets in without a password.", _door, (_OPEN, _PLAIN), needs_redis=False),
     Check("redis.clock", "Its clock and this machine's agree.", _clock, (_SKEWED, _WRONG)),
     Check("redis.round_trip", "It is near.", _round_trip, (_SLOW,)),
 )
