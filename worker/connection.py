@@ -138,6 +138,16 @@ def on_connect(client: redis.Redis, look: Callable[[Any], None]) -> None:
     client.connection_pool.connection_kwargs["redis_connect_func"] = greet
 
 
+def without_health_checks(client: Any) -> None:
+    """
+    Send no PING ahead of what the client asks after a rest. A server that refuses writes because it cannot save refuses
+    PING as well, and so would keep its state from somebody who only reads.
+    """
+    pool = getattr(client, "connection_pool", None)
+    if pool is not None:
+        pool.connection_kwargs["health_check_interval"] = 0
+
+
 #: Where to ask.
 _Addresses = tuple[tuple[str, int], ...]
 
@@ -245,6 +255,11 @@ def _sentinel_pool(sentinels: _Addresses, service: str, options: dict[str, Any])
         }
     manager: Any = Sentinel(sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     return SentinelConnectionPool(service, manager, ssl=secure, **options)  # type: ignore[no-untyped-call]
+
+
+def cannot_save(error: RedisError) -> bool:
+    """Whether the server refuses writes, and PING with them, because saving to its disk fails."""
+    return isinstance(error, ResponseError) and "MISCONF " in str(error)
 
 
 def is_unavailable(error: RedisError) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.conftest import AnyRedis
-from tests.doctor.ward import Ward
+from tests.doctor.ward import Ward, that_cannot_save
 from worker.cli.app import app
 from worker.cli.context import Surroundings
 from worker.clock import SystemClock
@@ -105,6 +105,19 @@ def test_without_redis_it_tells_what_it_can_and_exits_69(tmp_path: Path) -> None
     assert "warning  halt.here.file" in done.stdout
     assert f"unknown  {sum(check.needs_redis for check in CHECKS) - 1} checks that need Redis" in done.stdout
     assert "hunter2" not in done.output
+
+
+@pytest.mark.real_redis
+@pytest.mark.parametrize("verb", [("status",), ("submit", "--symbol", "A", "--side", "BUY", "--price", "1")])
+def test_a_redis_that_cannot_save_is_told_as_such_by_every_verb(ward: Ward, verb: tuple[str, ...]) -> None:
+    environ = ward.env | {"EXECWORKER_REDIS_URL": that_cannot_save(ward).url}
+    quantity = ("--quantity", "1") if len(verb) > 1 else ()
+
+    done = CliRunner().invoke(app, [*verb, *quantity], obj=Surroundings(environ, connect, SystemClock()))
+
+    assert done.exit_code == 69
+    assert "refuses writes because it cannot save to its disk: MISCONF" in done.stderr
+    assert "worker doctor" in done.stderr and "Start it" not in done.stderr
 
 
 def test_it_runs_on_a_redis_made_of_python(any_redis: AnyRedis) -> None:

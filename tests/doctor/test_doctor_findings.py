@@ -15,8 +15,8 @@ import redis
 from pydantic import SecretStr
 
 from contracts import dump
-from tests.conftest import RedisServer, make_intent, start_redis
-from tests.doctor.ward import KEYS, KIS, Answering, Ward
+from tests.conftest import make_intent
+from tests.doctor.ward import KEYS, KIS, Answering, Ward, other_server, that_cannot_save
 from worker.brokers.kis.auth import AccessTokenPayload
 from worker.brokers.kis.options import KISOptions, credentials_of
 from worker.brokers.kis.shared import RedisTokenStore
@@ -81,12 +81,6 @@ def live(ward: Ward) -> None:
     ward.route(MODE="live", LIVE_ALLOWED="true")
 
 
-def other_server(ward: Ward, *options: str) -> RedisServer:
-    server = start_redis(*options)
-    ward.ends.append(server.stop)
-    return server
-
-
 # --- The Redis ---------------------------------------------------------------------------------------------------
 
 
@@ -100,6 +94,21 @@ def _(ward: Ward) -> None:
     ward.client.config_set("requirepass", "hunter2-hunter2")
     ward.client.execute_command("AUTH", "hunter2-hunter2")
     ward.ends.append(lambda: ward.client.config_set("requirepass", ""))
+
+
+@sick("redis.reachable.loading")
+def _(ward: Ward) -> Any:
+    return that_loads(ward, loading_loaded_perc="40.20", loading_eta_seconds=12)
+
+
+def that_loads(ward: Ward, **told: Any) -> Any:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise redis.BusyLoadingError("Redis is loading the dataset in memory")
+
+    client = connect(ward.server.url, client_name="doctor")
+    client.ping = refuse  # type: ignore[method-assign]
+    client.info = lambda _section: told  # type: ignore[method-assign]
+    return client
 
 
 def version(ward: Ward, said: str) -> Any:
@@ -159,6 +168,11 @@ SICK["redis.eviction.evicts"] = durability("maxmemory-policy", "allkeys-lru")
 def _(ward: Ward) -> Any:
     reply = {"INFO PERSISTENCE": lambda real: real() | {"aof_last_write_status": "err"}}
     return Answering(connect(ward.server.url, client_name="doctor"), reply)
+
+
+@sick("redis.persistence.failing")
+def _(ward: Ward) -> None:
+    ward.env["EXECWORKER_REDIS_URL"] = that_cannot_save(ward).url
 
 
 def replication(ward: Ward, **facts: Any) -> Any:
@@ -516,6 +530,67 @@ def _(ward: Ward) -> Any:
 @sick("queue.dead_letters.waiting")
 def _(ward: Ward) -> None:
     ward.client.xadd(KEYS.dead, {"body": "x", "reason": "invalid"})
+
+
+# --- A Redis that answers, and does not serve --------------------------------------------------------------------
+
+
+def test_a_redis_that_cannot_save_is_not_called_away_and_all_the_rest_is_looked_at(ward: Ward) -> None:
+    ward.env["EXECWORKER_REDIS_URL"] = that_cannot_save(ward).url
+
+    found = ward.findings()
+
+    failing = found["redis.persistence.failing"]
+    assert "rdb_last_bgsave_status is err" in failing.evidence and "MISCONF" in failing.evidence
+    assert "disk" in failing.cure
+    assert {one.id: one.evidence for one in found.values() if one.severity is Severity.UNKNOWN} == {}
+
+
+def test_a_redis_that_loads_its_data_tells_how_long_it_will_take(ward: Ward) -> None:
+    client = that_loads(ward, loading_loaded_perc="40.20", loading_eta_seconds=12)
+
+    found = ward.findings(client=client)
+
+    assert "40 % of its data" in found["redis.reachable.loading"].evidence
+    assert "another 12 s" in found["redis.reachable.loading"].evidence
+    assert "redis.memory.unknown" in found
+
+
+def test_a_redis_that_loads_and_does_not_tell_how_far_is_loading_all_the_same(ward: Ward) -> None:
+    assert "is loading" in ward.findings(client=that_loads(ward))["redis.reachable.loading"].evidence
+
+
+@pytest.mark.parametrize(
+    ("login", "rules", "cure"),
+    [
+        ("", "", "It wants a password: EXECWORKER_REDIS_URL=redis://USER:PASSWORD@"),
+        ("w:wrong-password@", "", "Correct the user and password"),
+        ("w:hunter2-hunter2@", "-ping", "deploy/redis/users.acl, then redis-cli ACL LOAD"),
+        ("w:hunter2-hunter2@", "off", "ACL SETUSER USER on"),
+    ],
+)
+def test_a_redis_that_does_not_let_us_in_says_what_is_missing(
+    ward: Ward, login: str, rules: str, cure: str
+) -> None:
+    asks_for_a_password(ward)
+    words = ["on", ">hunter2-hunter2", "~*", "+@all", *rules.split()]
+    ward.client.execute_command("ACL", "SETUSER", "w", *words)
+    ward.ends.append(lambda: ward.client.acl_deluser("w"))
+    ward.env["EXECWORKER_REDIS_URL"] = ward.server.url.replace("://", f"://{login}")
+
+    assert cure in ward.findings()["redis.reachable.refused"].cure
+
+
+def test_a_redis_that_serves_nobody_for_now_is_not_to_be_started(ward: Ward) -> None:
+    def refuse(*_: Any) -> Any:
+        raise redis.ResponseError("BUSY Redis is busy running a script")
+
+    client = connect(ward.server.url, client_name="doctor")
+    client.ping = refuse  # type: ignore[method-assign]
+
+    found = ward.findings(client=client)["redis.reachable.away"]
+
+    assert "BUSY" in found.evidence and "Start it" not in found.cure
 
 
 # --- Who gets in -------------------------------------------------------------------------------------------------

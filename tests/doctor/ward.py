@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import RedisServer
+from tests.conftest import RedisServer, start_redis
+from tests.process.workers import wait_until
 from worker.assembly import common
 from worker.clock import Clock, SystemClock
 from worker.connection import Connect, connect
@@ -116,3 +117,23 @@ class Answering:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
+
+
+def other_server(ward: Ward, *options: str) -> RedisServer:
+    server = start_redis(*options)
+    ward.ends.append(server.stop)
+    return server
+
+
+def that_cannot_save(ward: Ward) -> RedisServer:
+    """A server that wants to save into a folder that is gone."""
+    folder = ward.folder / "gone"
+    folder.mkdir()
+    server = start_redis("--dir", str(folder), "--save", "3600 1")
+    # One that cannot save does not shut down when it is asked to.
+    ward.ends.append(server.kill)
+    folder.rmdir()
+    with connect(server.url, client_name="ward") as client:
+        client.bgsave()
+        wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "the save fails")
+    return server

@@ -101,6 +101,8 @@ def test_a_redis_that_is_not_there_is_named_with_the_cure(verb: tuple[str, ...])
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
+        (redis.BusyLoadingError("Redis is loading the dataset in memory"), 69, "Wait, then try again"),
+        (redis.ResponseError("MISCONF Errors writing to the AOF file"), 69, "cannot save to its disk"),
         (redis.AuthenticationError("WRONGPASS"), 69, "Correct the password in EXECWORKER_REDIS_URL"),
         (redis.OutOfMemoryError("OOM command not allowed"), 69, "takes no writes for now"),
         (redis.ResponseError("WRONGTYPE"), 69, "refused a command: WRONGTYPE"),

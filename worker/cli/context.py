@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from contracts import ContractError
 from worker.clock import Clock, SystemClock
-from worker.connection import Connect, at_home, connect, is_unavailable
+from worker.connection import Connect, at_home, cannot_save, connect, is_unavailable
 from worker.errors import ConfigError, NotSent, Refused, StateLost, Unavailable
 from worker.keys import RouteKeys
 
@@ -186,6 +186,12 @@ def _what_is_away(error: Exception, desk: Surroundings) -> str:
         return f"{where} cannot show that it is the server that is meant: {why}. {cure}"
     if isinstance(cause, redis.AuthenticationError):
         return f"{where} does not let us in: {why}. Correct the password in EXECWORKER_REDIS_URL."
+    if isinstance(cause, redis.BusyLoadingError):
+        return f"{where} has started and still reads its data: {why}. Wait, then try again."
+    if cannot_save(cause):
+        said = why.partition(". ")[0]
+        cure = "Free or repair its disk, and look at who may write there; `worker doctor` tells more."
+        return f"{where} refuses writes because it cannot save to its disk: {said}. {cure}"
     if isinstance(cause, redis.ResponseError):
         verb = "takes no writes for now" if is_unavailable(cause) else "refused a command"
         return f"{where} {verb}: {why}. Look into its log."

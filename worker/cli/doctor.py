@@ -37,7 +37,7 @@ def doctor(ctx: typer.Context, route: RouteOption = None, as_json: JsonOption = 
             show(dataclasses.asdict(one), "", as_json)
     else:
         typer.echo(visible("\n".join(_lines(sorted(findings, key=lambda one: one.severity.rank)))))
-    if any(one.id == "redis.reachable.away" for one in findings):
+    if any(one.id in ("redis.reachable.away", "redis.reachable.loading") for one in findings):
         raise typer.Exit(UNAVAILABLE)
     raise typer.Exit(FAILED if any(one.severity is Severity.ERROR for one in findings) else 0)
 

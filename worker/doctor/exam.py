@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from worker.connection import is_unavailable
 from worker.doctor import crew, door, ledger, machine, queue, rights, server
-from worker.doctor.findings import Check, Finding, Found, Severity, unknown, well
+from worker.doctor.findings import LOOK_BY_HAND, NOT_ALLOWED, Check, Finding, Found, Severity, unknown, well
 from worker.doctor.patient import Patient
 from worker.errors import Unavailable
 from worker.redact import Redactor
@@ -53,12 +54,21 @@ def _looked(check: Check, patient: Patient) -> list[Found]:
     try:
         found = list(check.look(patient))
     except (redis.RedisError, Unavailable) as error:
-        away = not isinstance(error, redis.RedisError) or is_unavailable(error)
-        return [unknown(f"Redis {'does not answer' if away else 'refuses'}: {error}")]
+        return [_refused(check, error)]
     except Exception as error:  # noqa: BLE001  a sick system may hold anything, and the other checks are still wanted
         return [unknown(f"the check itself failed: {type(error).__name__}: {error}")]
     grave = [one for one in found if one.severity is not Severity.OK]
     return grave or found or [well(check.promise)]
+
+
+def _refused(check: Check, error: Exception) -> Found:
+    if isinstance(error, NoPermissionError):
+        # The error names the right; what a check says itself of rights is more to the point.
+        return unknown(f"Redis refuses: {error}", NOT_ALLOWED if check.unknown_cure == LOOK_BY_HAND else "")
+    if isinstance(error, redis.ResponseError) and is_unavailable(error):
+        return unknown(f"Redis serves nobody, or takes no writes, for now: {error}")
+    away = not isinstance(error, redis.RedisError) or is_unavailable(error)
+    return unknown(f"Redis {'does not answer' if away else 'refuses'}: {error}")
 
 
 def _finding(check: Check, found: Found, route: str | None, evidence: str) -> Finding:

@@ -82,6 +82,11 @@ def unknown(evidence: str, cure: str = "") -> Found:
     return Found("unknown", Severity.UNKNOWN, evidence, cure)
 
 
+#: What to do where the server says NOPERM; its words name the command or the key.
+NOT_ALLOWED: Final = (
+    "Give the user of EXECWORKER_REDIS_URL the right that is named: deploy/redis/users.acl, then redis-cli ACL LOAD; "
+    "or run doctor with a user who has it."
+)
 #: What to do about a question that nobody answers.
 LOOK_BY_HAND: Final = (
     "Ask whoever runs the server, or let the user of EXECWORKER_REDIS_URL ask; then look by hand."

@@ -16,7 +16,7 @@ from contracts.wire import explain
 from worker.assembly import build_adapter
 from worker.brokers import BaseBrokerAdapter
 from worker.clock import Clock
-from worker.connection import Connect, at_home, is_cluster
+from worker.connection import Connect, at_home, is_cluster, without_health_checks
 from worker.durability import Confirmation
 from worker.errors import ConfigError
 from worker.keys import RouteKeys
@@ -40,6 +40,9 @@ class Patient:
     name: str = ""
     _shared: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        without_health_checks(self.client)
+
     def on(self, route: str) -> Self:
         """The same, looked at for a route; what was asked of the server is not asked again."""
         other = copy.copy(self)
@@ -49,6 +52,7 @@ class Patient:
         home = at_home(self.settings.redis_url, other.keys.prefix)
         if home != self.settings.redis_url:
             other.client = self.connect(home, client_name="execworker:doctor")
+            without_health_checks(other.client)
         return other
 
     @cached_property

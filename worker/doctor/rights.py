@@ -131,6 +131,7 @@ CHECKS: Final = (
         _rights,
         (_REFUSED,),
         per_route=True,
-        unknown_cure="Redis 7.0 tells it to a user with +acl|whoami and +acl|dryrun; run doctor with such a user.",
+        unknown_cure="Redis 7.0 tells it to a user with +acl|whoami and +acl|dryrun: add them (deploy/redis/users.acl), "
+        "or run doctor with such a user.",
     ),
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 
 import redis
+from redis.exceptions import NoPermissionError
 
-from worker.connection import is_cluster
-from worker.doctor.findings import Ailment, Check, Found, Severity, unknown, well
+from worker.connection import cannot_save, is_cluster
+from worker.doctor.findings import NOT_ALLOWED, Ailment, Check, Found, Severity, unknown, well
 from worker.doctor.patient import Patient, text
 from worker.durability import NEEDED, weaknesses
 
@@ -17,8 +19,14 @@ from worker.durability import NEEDED, weaknesses
 _AWAY = Ailment(
     "away",
     Severity.ERROR,
-    "Redis does not answer. Nothing is sent while it is away.",
+    "Redis does not answer, or serves nobody for now. Nothing is sent while it is away.",
     "Start it, or correct EXECWORKER_REDIS_URL.",
+)
+_LOADING = Ailment(
+    "loading",
+    Severity.ERROR,
+    "Redis has started and reads its data: it serves nobody, and nothing is sent, until it has.",
+    "Wait, then ask again. If it takes for ever, look into Redis's log.",
 )
 _REFUSED = Ailment(
     "refused",
@@ -26,17 +34,53 @@ _REFUSED = Ailment(
     "It does not let us in.",
     "Correct the user and password in EXECWORKER_REDIS_URL.",
 )
+#: What to do instead, by a part of what the server says.
+_LETS_IN: Final = {
+    "Authentication required": "It wants a password: EXECWORKER_REDIS_URL=redis://USER:PASSWORD@HOST:PORT/DB.",
+    "invalid username-password": "Correct the user and password in EXECWORKER_REDIS_URL, or let the user in: "
+    "redis-cli ACL SETUSER USER on.",
+    "without any password configured": "Set a password on the server (deploy/redis/users.acl), or leave it out of "
+    "EXECWORKER_REDIS_URL.",
+    "DENIED": "Set a password on the server (deploy/redis/users.acl); protected-mode keeps other machines out without one.",
+}
+_SERVES_NOBODY: Final = "It answers, and serves nobody for now: go by what it says, and look into its log."
 
 
 def _reachable(patient: Patient) -> Iterable[Found]:
     shown = patient.settings.redis_url.shown
     try:
         patient.client.ping()
-    except redis.AuthenticationError as error:
-        return [_REFUSED.found(f"{shown}: {error}")]
+    except redis.BusyLoadingError:
+        return [_LOADING.found(f"{shown}: {_left_to_load(patient)}")]
+    except (redis.AuthenticationError, NoPermissionError) as error:
+        return [_REFUSED.found(f"{shown}: {error}", cure=_way_in(error))]
+    except redis.ResponseError as error:
+        if cannot_save(error):
+            return [well(f"{shown} answers, and refuses writes; see redis.persistence")]
+        if str(error).startswith("DENIED"):
+            return [_REFUSED.found(f"{shown}: {error}", cure=_way_in(error))]
+        return [_AWAY.found(f"{shown}: {error}", cure=_SERVES_NOBODY)]
     except redis.RedisError as error:
         return [_AWAY.found(f"{shown}: {error}")]
     return [well(f"{shown} answers")]
+
+
+def _way_in(error: redis.RedisError) -> str | None:
+    if isinstance(error, NoPermissionError):
+        return NOT_ALLOWED
+    return next((cure for words, cure in _LETS_IN.items() if words in str(error)), None)
+
+
+def _left_to_load(patient: Patient) -> str:
+    """How far it is, where it tells: for that it need not have read its data."""
+    try:
+        about = patient.client.info("persistence")
+    except redis.RedisError:
+        return "it is loading its data"
+    part, seconds = about.get("loading_loaded_perc"), about.get("loading_eta_seconds")
+    if part is None or seconds is None:
+        return "it is loading its data"
+    return f"it has loaded {float(part):.0f} % of its data, and thinks that it takes another {int(seconds)} s"
 
 
 # --- Version, commands -----------------------------------------------------------------------------------------
@@ -152,6 +196,13 @@ _BROKEN = Ailment(
     "Writing to the disk fails. Redis may refuse writes, and forgets on a crash.",
     "Look into Redis's log; free or repair the disk.",
 )
+_FAILING = Ailment(
+    "failing",
+    Severity.ERROR,
+    "Redis cannot save to its disk, and refuses all writes for it (MISCONF): nothing is sent, nothing enqueued.",
+    "Free or repair its disk, and look at its `dir` and who may write there. It goes on once a save has worked: "
+    "redis-cli BGSAVE, then INFO persistence says ok for rdb_last_bgsave_status and aof_last_write_status.",
+)
 
 
 def _weak(patient: Patient, *names: str) -> Iterator[Found]:
@@ -171,11 +222,34 @@ def _persistence(patient: Patient) -> Iterator[Found]:
     names = [name for name in NEEDED if name != "maxmemory-policy"]
     found = list(_weak(patient, *names))
     yield from found
+    refusal = _refusal_to_write(patient)
+    if refusal:
+        yield _FAILING.found(refusal)
+        return
     status = text(patient.info("persistence").get("aof_last_write_status", "ok"))
     if status != "ok":
         yield _BROKEN.found(f"aof_last_write_status is {status}")
     elif not found:
         yield well(", ".join(f"{name} {patient.config(name)}" for name in names))
+
+
+def _refusal_to_write(patient: Patient) -> str:
+    """That it refuses writes since it cannot save, and which of its ways to save fails; empty if it does not."""
+    try:
+        patient.client.ping()
+    except redis.ResponseError as error:
+        if not cannot_save(error):
+            raise
+        # Its whole text is long, and what matters stands at its beginning.
+        said = str(error).partition(". ")[0]
+    else:
+        return ""
+    try:
+        about = patient.info("persistence")
+    except redis.ResponseError:
+        return said
+    names = ("rdb_last_bgsave_status", "aof_last_write_status")
+    return ", ".join([f"{name} is {text(about.get(name, 'unknown'))}" for name in names] + [said])
 
 
 def _eviction(patient: Patient) -> Iterator[Found]:
@@ -306,7 +380,9 @@ def _round_trip(patient: Patient) -> Iterable[Found]:
     times = []
     for _ in range(_PINGS):
         before = patient.clock.boottime()
-        patient.client.ping()
+        # A refusal has come the same way.
+        with suppress(redis.ResponseError):
+            patient.client.ping()
         times.append((patient.clock.boottime() - before) * 1000)
     times.sort()
     p50, p99 = times[_PINGS // 2], times[-1]
@@ -314,7 +390,9 @@ def _round_trip(patient: Patient) -> Iterable[Found]:
     return [_SLOW.found(evidence) if p50 > _SLOW_P50 or p99 > _SLOW_P99 else well(evidence)]
 
 
-REACHABLE: Final = Check("redis.reachable", "Redis answers, and lets us in.", _reachable, (_AWAY, _REFUSED))
+REACHABLE: Final = Check(
+    "redis.reachable", "Redis answers, and lets us in.", _reachable, (_AWAY, _LOADING, _REFUSED)
+)
 CHECKS: Final = (
     Check("redis.version", "Redis 7.0 or newer.", _version, (_TOO_OLD, _OLD)),
     Check(
@@ -327,7 +405,7 @@ CHECKS: Final = (
         "redis.persistence",
         "What it acknowledged survives a crash: AOF, fsync before each answer, also while the log is rewritten.",
         _persistence,
-        (WEAK["appendonly"], WEAK["appendfsync"], WEAK["no-appendfsync-on-rewrite"], _BROKEN),
+        (WEAK["appendonly"], WEAK["appendfsync"], WEAK["no-appendfsync-on-rewrite"], _BROKEN, _FAILING),
     ),
     Check("redis.eviction", "It never forgets a key to make room.", _eviction, (WEAK["maxmemory-policy"],)),
     Check(
