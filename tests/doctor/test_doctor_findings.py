@@ -26,7 +26,7 @@ from worker.doctor import CHECKS, Patient, Severity
 from worker.doctor.door import _without_credentials
 from worker.keys import GROUP, SHARED
 from worker.ledger.control import Control
-from worker.ledger.registry import enlist
+from worker.ledger.registry import account_mark, enlist
 from worker.settings import load_settings
 
 pytestmark = pytest.mark.real_redis
@@ -389,6 +389,11 @@ def _(ward: Ward) -> None:
     enlist(ward.client, "old_one", broker="simulated", mode="paper", account=None)
 
 
+@sick("registry.strays.unreadable")
+def _(ward: Ward) -> None:
+    ward.client.hset("exec:routes", "x", "{}")
+
+
 @sick("route.registry.account")
 def _(ward: Ward) -> None:
     enlist(ward.client, "other", broker="simulated", mode="paper", account="12345678-01")
@@ -591,6 +596,39 @@ def test_a_redis_that_serves_nobody_for_now_is_not_to_be_started(ward: Ward) -> 
     found = ward.findings(client=client)["redis.reachable.away"]
 
     assert "BUSY" in found.evidence and "Start it" not in found.cure
+
+
+# --- A registry that others wrote to -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "row", ["{}", "[]", "null", "no JSON", '{"broker": "kis"}', '{"broker": 1, "mode": "off"}', b"\xff"]
+)
+def test_a_row_that_no_worker_wrote_is_named_and_hides_no_other(ward: Ward, row: Any) -> None:
+    ward.client.hset("exec:routes", "x", row)
+    enlist_beside(ward, "12345678-01")
+
+    found = ward.findings()
+
+    assert found["registry.strays.unreadable"].evidence.startswith("x: ")
+    assert "HDEL exec:routes" in found["registry.strays.unreadable"].cure
+    assert "route.registry.account" in found
+    assert not any("the check itself failed" in one.evidence for one in found.values())
+
+
+def enlist_beside(ward: Ward, account: str) -> None:
+    row = json.dumps({"broker": "simulated", "mode": "paper", "account": account_mark("simulated", account)})
+    ward.client.hset("exec:routes", "other", row)
+    ward.route(ACCOUNT=account)
+
+
+def test_a_row_of_the_route_itself_that_cannot_be_read_is_never_ok(ward: Ward) -> None:
+    ward.client.hset("exec:routes", "default", "{}")
+
+    found = ward.findings()
+
+    assert found["registry.strays.unreadable"].evidence == "default: {}"
+    assert "cannot be read" in found["route.registry.unknown"].evidence
 
 
 # --- Who gets in -------------------------------------------------------------------------------------------------

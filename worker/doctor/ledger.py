@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from contracts import GuardState
-from worker.doctor.findings import Ailment, Check, Found, Severity, well
+from worker.doctor.findings import Ailment, Check, Found, Severity, unknown, well
 from worker.doctor.patient import Patient, text
+from worker.keys import ROUTES
 from worker.ledger.registry import account_mark
 
 _ACCOUNT = Ailment(
@@ -34,9 +35,11 @@ def _registry(patient: Patient) -> Iterator[Found]:
     mine, route = patient.registry.get(patient.name), patient.route
     mark = account_mark(route.broker, route.account)
     for name, other in patient.registry.items():
-        if mark and name != patient.name and other.mark == mark:
+        if mark and other and name != patient.name and other.mark == mark:
             yield _ACCOUNT.found(f"route {name} is registered with this account")
-    if mine is None:
+    if mine is None and patient.name in patient.registry:
+        yield unknown("its row in the registry cannot be read", "See registry.strays.unreadable.")
+    elif mine is None:
         yield _NEW.found("it is not in the registry")
     elif (mine.broker, mine.mode) != (route.broker, route.mode) or (mark and mine.mark != mark):
         yield _DIFFERS.found(
@@ -55,10 +58,25 @@ _STRAY = Ailment(
 )
 
 
-def _strays(patient: Patient) -> Iterable[Found]:
+_UNREADABLE = Ailment(
+    "unreadable",
+    Severity.WARNING,
+    "A row of the registry is none that a worker has written: nobody knows that its route's account is taken.",
+    "Remove it: redis-cli HDEL exec:routes ITS-NAME. A worker of the route enters it anew when it starts.",
+)
+
+
+def _strays(patient: Patient) -> Iterator[Found]:
     known = sorted(patient.registry)
-    strays = [name for name in known if name not in patient.settings.routes]
-    return [_STRAY.found(", ".join(strays)) if strays else well(f"registered: {', '.join(known) or 'none'}")]
+    if broken := [name for name in known if patient.registry[name] is None]:
+        rows = patient.everywhere.hmget(ROUTES, broken)
+        # Strangers may have written anything, at any length.
+        yield _UNREADABLE.found(
+            "; ".join(f"{name}: {text(row)[:80]}" for name, row in zip(broken, rows, strict=True))
+        )
+    if strays := [name for name in known if name not in patient.settings.routes and name not in broken]:
+        yield _STRAY.found(", ".join(strays))
+    yield well(f"registered: {', '.join(known) or 'none'}")
 
 
 _TRIPPED = Ailment(
@@ -181,7 +199,7 @@ CHECKS: Final = (
     Check(
         "halt.here", "The halt file of this machine is not there.", _halt_file, (_FILE,), needs_redis=False
     ),
-    Check("registry.strays", "Only routes of these settings are registered.", _strays, (_STRAY,)),
+    Check("registry.strays", "Only routes of these settings are registered.", _strays, (_STRAY, _UNREADABLE)),
     Check(
         "route.registry",
         "The route is registered as it is set, and its account with no other.",

@@ -131,7 +131,7 @@ class Patient:
         return values.get(name)
 
     @cached_property
-    def registry(self) -> Mapping[str, Enlisted]:
+    def registry(self) -> Mapping[str, Enlisted | None]:
         return enlisted(self.everywhere)
 
     # The route on it.

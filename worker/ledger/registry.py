@@ -25,16 +25,27 @@ class Enlisted:
     mark: str | None
 
 
-def enlisted(client: redis.Redis) -> dict[str, Enlisted]:
+def enlisted(client: redis.Redis) -> dict[str, Enlisted | None]:
     """
-    Every route that was ever entered.
+    Every route that was ever entered; ``None`` for one whose row is none that a worker has written.
 
     Raises:
         redis.RedisError: Redis does not answer.
     """
     rows: Any = client.hgetall(ROUTES)
-    found = {name.decode(): json.loads(row) for name, row in rows.items()}
-    return {name: Enlisted(row["broker"], row["mode"], row.get("account")) for name, row in found.items()}
+    return {name.decode("utf-8", "replace"): _read(row) for name, row in rows.items()}
+
+
+def _read(row: bytes) -> Enlisted | None:
+    try:
+        found: Any = json.loads(row)
+        account = found.get("account")
+        told = found["broker"], found["mode"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not all(isinstance(one, str) for one in (*told, account or "")):
+        return None
+    return Enlisted(*told, account)
 
 
 def account_mark(broker: str, account: str | None) -> str | None:
