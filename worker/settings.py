@@ -672,7 +672,9 @@ def _put(values: dict[str, Any], path: Place, value: Any) -> None:
 
 def _is_secret(path: Place, value: Any) -> bool:
     if path[:1] == ("routes",) and path[2:3] == ("options",):
-        return _is_secret_option(path[-1])
+        # `credentials` names the file that they are in, and a switch is no secret whatever its name.
+        names_no_secret = path[-1] == "credentials" or isinstance(value, bool) or value == ""
+        return _is_secret_option(path[-1]) and not names_no_secret
     return (path[0].startswith("told_") and path[0] in _NOT_REPEATED) or bool(list(_passwords(str(value))))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from worker.doctor.door import _without_credentials
 from worker.keys import GROUP, SHARED
 from worker.ledger.control import Control
 from worker.ledger.registry import account_mark, enlist
-from worker.settings import load_settings
+from worker.settings import load_settings, secret_files
 
 pytestmark = pytest.mark.real_redis
 
@@ -466,6 +467,11 @@ def _(ward: Ward) -> None:
 
 @sick("workers.alive.none")
 def _(ward: Ward) -> None:
+    live(ward)
+    are_gone(ward)
+
+
+def are_gone(ward: Ward) -> None:
     for worker in ("w1", "w2"):
         ward.signs_in(worker, beat=ward.now_ms - 60_000)
 
@@ -754,6 +760,55 @@ def test_what_only_matters_for_real_money_is_a_warning_on_paper(ward: Ward) -> N
     assert ward.findings()["redis.persistence.everysec"].severity is Severity.WARNING
 
 
+def test_a_route_that_nobody_serves_while_its_market_is_open_is_an_error_on_paper_too(ward: Ward) -> None:
+    are_gone(ward)
+    ward.client.hset(KEYS.state, "alive_at", ward.now_ms - 35_000)
+
+    found = ward.findings()["workers.alive.none"]
+
+    assert found.severity is Severity.ERROR
+    assert re.fullmatch("no heartbeat for 3[56] s, and its market is open", found.evidence)
+
+
+def test_a_route_that_nobody_serves_while_its_market_is_closed_is_a_warning(ward: Ward) -> None:
+    ward.route(**KIS)
+    are_gone(ward)
+    ward.clock = ManualClock(datetime(2026, 11, 22, 3, tzinfo=UTC))  # a Sunday
+
+    found = ward.findings()["workers.alive.none"]
+
+    assert (found.severity, "closed" in found.evidence) == (Severity.WARNING, True)
+
+    ward.clock = ManualClock(datetime(2026, 11, 23, 3, tzinfo=UTC))
+    assert ward.findings()["workers.alive.none"].severity is Severity.ERROR
+
+
+def test_a_route_that_is_off_needs_no_worker_to_be_well(ward: Ward) -> None:
+    ward.route(MODE="off")
+    are_gone(ward)
+
+    assert ward.findings()["workers.alive.none"].severity is Severity.WARNING
+
+
+def test_a_route_that_no_worker_ever_served_is_a_warning(ward: Ward) -> None:
+    ward.client.delete(KEYS.workers, KEYS.state)
+
+    assert ward.findings()["workers.alive.none"].severity is Severity.WARNING
+
+
+def test_a_log_that_is_off_is_one_finding_and_not_two(ward: Ward) -> None:
+    ward.client.config_set("appendonly", "no")
+    ward.client.config_set("appendfsync", "everysec")
+
+    found = [one for one in ward.findings() if one.startswith("redis.persistence")]
+
+    assert found == ["redis.persistence.off"]
+
+
+def test_the_memory_that_is_used_is_told_in_percent(ward: Ward) -> None:
+    assert ward.findings(client=memory(0.853)(ward))["redis.memory.filling"].evidence == "85.3 % of 1 MB used"
+
+
 def test_workers_that_differ_are_an_error_where_every_order_is_denied_for_it(ward: Ward) -> None:
     live(ward)
     ward.signs_in("w1")
@@ -834,6 +889,26 @@ def test_a_secret_behind_a_closed_folder_is_safe(
     found = ward.findings()
 
     assert ("secrets.files.readable" in found) is readable
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_secret"),
+    [
+        ('credentials = "/nowhere/kis.toml"', False),
+        ("token_shared = true", False),
+        ('app_key = ""', False),
+        ('app_key_file = "/dev/null"', False),
+        ('app_key = "PS-key-of-the-desk"', True),
+        ('password = "x"', True),
+    ],
+)
+def test_a_settings_file_is_read_by_all_unless_a_secret_stands_in_it(
+    tmp_path: Path, setting: str, is_secret: bool
+) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text(f"[routes.default.options]\n{setting}\n")
+
+    assert (file in [one for _, one in secret_files({"EXECWORKER_CONFIG": str(file)})]) is is_secret
 
 
 def test_a_settings_file_with_secrets_in_it_is_looked_at(ward: Ward, tmp_path: Path) -> None:

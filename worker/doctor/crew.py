@@ -14,9 +14,11 @@ from worker.settings import Mode
 
 _NONE = Ailment(
     "none",
-    Severity.WARNING,
+    Severity.ERROR,
     "No worker of the route is alive: nobody takes intents.",
-    "Start one: worker run --route ROUTE.",
+    "Start one: worker run --route ROUTE. One that is frozen or hangs is not alive: look at its /livez and its log.",
+    Severity.WARNING,
+    "the route is off, its market is closed, or no worker has ever served it",
 )
 _SINGLE = Ailment(
     "single",
@@ -30,8 +32,22 @@ def _alive(patient: Patient) -> Iterable[Found]:
     workers = patient.status.workers
     evidence = ", ".join(f"{one.name} ({one.age:.0f} s ago)" for one in workers)
     if not workers:
-        return [_NONE.found("no fresh heartbeat")]
+        return [_nobody(patient)]
     return [_SINGLE.found(evidence) if len(workers) == 1 else well(evidence)]
+
+
+def _nobody(patient: Patient) -> Found:
+    """As `worker.deadman` decides it: an outage is where orders could be placed now, and a worker once was."""
+    beat = patient.client.hmget(patient.keys.state, "alive_at", "made_at")
+    last = next((int(one) for one in beat if one), None)
+    if last is None:
+        return _NONE.found("no worker has ever served it", live=False)
+    evidence = f"no heartbeat for {(patient.now_ms - last) / 1000:.0f} s"
+    if patient.route.mode is Mode.OFF:
+        return _NONE.found(f"{evidence}; its mode is off", live=False)
+    # Whether its market is open cannot be told with faulty options: then it counts as open.
+    is_open = patient.adapter is None or patient.adapter.in_session(patient.clock.now())
+    return _NONE.found(f"{evidence}, and its market is {'open' if is_open else 'closed'}", live=is_open)
 
 
 _MODES = Ailment(

@@ -158,7 +158,7 @@ WEAK: Final = {
         "off",
         Severity.ERROR,
         "Nothing is written to the disk: a crash forgets what was sent.",
-        "redis-cli CONFIG SET appendonly yes, and in redis.conf.",
+        "redis-cli CONFIG SET appendonly yes, with appendfsync always, and both in redis.conf.",
         Severity.WARNING,
     ),
     "appendfsync": Ailment(
@@ -221,7 +221,9 @@ def _weak(patient: Patient, *names: str) -> Iterator[Found]:
 def _persistence(patient: Patient) -> Iterator[Found]:
     names = [name for name in NEEDED if name != "maxmemory-policy"]
     found = list(_weak(patient, *names))
-    yield from found
+    # How a log is brought to the disk that is not written is no second fault.
+    off = [one for one in found if one.word == WEAK["appendonly"].word]
+    yield from off or found
     refusal = _refusal_to_write(patient)
     if refusal:
         yield _FAILING.found(refusal)
@@ -332,7 +334,7 @@ def _memory(patient: Patient) -> Iterable[Found]:
     used, limit = int(about["used_memory"]), int(about.get("maxmemory", 0))
     if not limit:
         return [_UNLIMITED.found(f"{used / 1e6:.0f} MB used, no maxmemory")]
-    evidence = f"{used / 1e6:.0f} of {limit / 1e6:.0f} MB used"
+    evidence = f"{100 * used / limit:.1f} % of {limit / 1e6:.0f} MB used"
     ailment = _FULL if used > 0.95 * limit else _FILLING if used > 0.8 * limit else None
     return [ailment.found(evidence) if ailment else well(evidence)]
 
