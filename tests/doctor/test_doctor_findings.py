@@ -576,7 +576,7 @@ def test_a_redis_that_loads_and_does_not_tell_how_far_is_loading_all_the_same(wa
     [
         ("", "", "It wants a password: EXECWORKER_REDIS_URL=redis://USER:PASSWORD@"),
         ("w:wrong-password@", "", "Correct the user and password"),
-        ("w:hunter2-hunter2@", "-ping", "deploy/redis/users.acl, then redis-cli ACL LOAD"),
+        ("w:hunter2-hunter2@", "-ping", "+ping: add it in deploy/redis/users.acl"),
         ("w:hunter2-hunter2@", "off", "ACL SETUSER USER on"),
     ],
 )

@@ -17,6 +17,7 @@ from unittest.mock import Mock
 
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 from typer.testing import CliRunner, Result
 
 import contracts
@@ -102,6 +103,7 @@ def test_a_redis_that_is_not_there_is_named_with_the_cure(verb: tuple[str, ...])
     ("error", "code", "told"),
     [
         (redis.BusyLoadingError("Redis is loading the dataset in memory"), 69, "Wait, then try again"),
+        (NoPermissionError("no permissions to run the 'hkeys' command"), 69, "Give its user that right"),
         (redis.ResponseError("MISCONF Errors writing to the AOF file"), 69, "cannot save to its disk"),
         (redis.AuthenticationError("WRONGPASS"), 69, "Correct the password in EXECWORKER_REDIS_URL"),
         (redis.OutOfMemoryError("OOM command not allowed"), 69, "takes no writes for now"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
 
 import redis
 import typer
+from redis.exceptions import NoPermissionError
 from typer.core import TyperGroup
 
 from contracts import ContractError
@@ -188,6 +189,8 @@ def _what_is_away(error: Exception, desk: Surroundings) -> str:
         return f"{where} does not let us in: {why}. Correct the password in EXECWORKER_REDIS_URL."
     if isinstance(cause, redis.BusyLoadingError):
         return f"{where} has started and still reads its data: {why}. Wait, then try again."
+    if isinstance(cause, NoPermissionError):
+        return f"{where} does not allow it: {why}. Give its user that right: deploy/redis/users.acl, then ACL LOAD."
     if cannot_save(cause):
         said = why.partition(". ")[0]
         cure = "Free or repair its disk, and look at who may write there; `worker doctor` tells more."

@@ -80,7 +80,8 @@ def _on_this_machine(patient: Patient) -> Found:
     """Whether others reach a server that is asked over this machine's own address, and lets everybody in."""
     bind, protected, port, tls = map(patient.config, ("bind", "protected-mode", "port", "tls-port"))
     if bind is None or protected is None:
-        return unknown("it needs no password, and does not tell bind and protected-mode: who reaches it?")
+        evidence = "it needs no password, and does not tell bind and protected-mode: who reaches it?"
+        return unknown(evidence, patient.way_to_ask("bind"))
     if port == "0" and tls in (None, "0"):
         return well("it needs no password, and listens on a socket of this machine only")
     # A minus says: go on where there is no such address. Empty was "all" once.

@@ -10,7 +10,7 @@ from redis.exceptions import NoPermissionError
 
 from worker.connection import is_unavailable
 from worker.doctor import crew, door, ledger, machine, queue, rights, server
-from worker.doctor.findings import LOOK_BY_HAND, NOT_ALLOWED, Check, Finding, Found, Severity, unknown, well
+from worker.doctor.findings import LOOK_BY_HAND, Check, Finding, Found, Severity, missing_right, unknown, well
 from worker.doctor.patient import Patient
 from worker.errors import Unavailable
 from worker.redact import Redactor
@@ -63,8 +63,10 @@ def _looked(check: Check, patient: Patient) -> list[Found]:
 
 def _refused(check: Check, error: Exception) -> Found:
     if isinstance(error, NoPermissionError):
-        # The error names the right; what a check says itself of rights is more to the point.
-        return unknown(f"Redis refuses: {error}", NOT_ALLOWED if check.unknown_cure == LOOK_BY_HAND else "")
+        # What a check says itself of rights is more to the point.
+        return unknown(
+            f"Redis refuses: {error}", missing_right(error) if check.unknown_cure == LOOK_BY_HAND else ""
+        )
     if isinstance(error, redis.ResponseError) and is_unavailable(error):
         return unknown(f"Redis serves nobody, or takes no writes, for now: {error}")
     away = not isinstance(error, redis.RedisError) or is_unavailable(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -82,15 +83,20 @@ def unknown(evidence: str, cure: str = "") -> Found:
     return Found("unknown", Severity.UNKNOWN, evidence, cure)
 
 
-#: What to do where the server says NOPERM; its words name the command or the key.
-NOT_ALLOWED: Final = (
-    "Give the user of EXECWORKER_REDIS_URL the right that is named: deploy/redis/users.acl, then redis-cli ACL LOAD; "
-    "or run doctor with a user who has it."
-)
 #: What to do about a question that nobody answers.
 LOOK_BY_HAND: Final = (
     "Ask whoever runs the server, or let the user of EXECWORKER_REDIS_URL ask; then look by hand."
 )
+
+
+def missing_right(error: Exception) -> str:
+    """What to do where the server says NOPERM: which right is missing, as ACL rules write it, and where to add it."""
+    command = re.search(r"run the '([^']+)' command", str(error))
+    what = f"+{command[1]}" if command else "~exec:*" if "key" in str(error) else "the right that is named"
+    return (
+        f"Give the user of EXECWORKER_REDIS_URL {what}: add it in deploy/redis/users.acl, then redis-cli ACL LOAD; "
+        "or run doctor with a user who has it."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 
 import redis
 from pydantic import ValidationError
+from redis.exceptions import NoPermissionError
 
 from contracts.wire import explain
 from worker.assembly import build_adapter
 from worker.brokers import BaseBrokerAdapter
 from worker.clock import Clock
 from worker.connection import Connect, at_home, is_cluster, without_health_checks
+from worker.doctor.findings import missing_right
 from worker.durability import Confirmation
 from worker.errors import ConfigError
 from worker.keys import RouteKeys
@@ -129,6 +131,16 @@ class Patient:
         pairs = found.items() if isinstance(found, Mapping) else zip(found[::2], found[1::2], strict=True)
         values = {text(key): text(value) for key, value in pairs}
         return values.get(name)
+
+    def way_to_ask(self, name: str) -> str:
+        """What to do where `config` is ``None``; empty where that is no matter of rights."""
+        try:
+            self.ask("CONFIG GET", name)
+        except NoPermissionError as error:
+            return missing_right(error)
+        except redis.ResponseError:
+            pass
+        return ""
 
     @cached_property
     def registry(self) -> Mapping[str, Enlisted | None]:

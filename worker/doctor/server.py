@@ -10,7 +10,7 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from worker.connection import cannot_save, is_cluster
-from worker.doctor.findings import NOT_ALLOWED, Ailment, Check, Found, Severity, unknown, well
+from worker.doctor.findings import Ailment, Check, Found, Severity, missing_right, unknown, well
 from worker.doctor.patient import Patient, text
 from worker.durability import NEEDED, weaknesses
 
@@ -67,7 +67,7 @@ def _reachable(patient: Patient) -> Iterable[Found]:
 
 def _way_in(error: redis.RedisError) -> str | None:
     if isinstance(error, NoPermissionError):
-        return NOT_ALLOWED
+        return missing_right(error)
     return next((cure for words, cure in _LETS_IN.items() if words in str(error)), None)
 
 
@@ -209,7 +209,7 @@ def _weak(patient: Patient, *names: str) -> Iterator[Found]:
     """By the same judge that keeps a live route from starting."""
     silent = [name for name in names if patient.config(name) is None]
     if silent:
-        yield unknown(f"the server does not tell {', '.join(silent)}")
+        yield unknown(f"the server does not tell {', '.join(silent)}", patient.way_to_ask(silent[0]))
         return
     faults = weaknesses(patient.client, patient.confirmation)
     for name in names:
