@@ -76,6 +76,8 @@ class Event(StrEnum):
     CANARY_FAILED = "canary_failed"  # warning: a NOOP did not come through
     CANCELLED_OPEN = "cancelled_open"  # error: working orders were cancelled because no worker was alive
 
+    CHORE_FAILED = "chore_failed"  # error: what a worker does on the side of orders; it is tried again
+
     # The audit trail
     AUDIT_SEALED = "audit_sealed"  # info: keep a copy of the seal elsewhere
     AUDIT_CUT_OFF = "audit_cut_off"  # error: seals that this worker has seen are gone

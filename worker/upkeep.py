@@ -50,7 +50,11 @@ class Observed:
 class _Chore:
     do: Callable[[], None]
     every: float
+    #: The safety of orders rests on it: a fault of it ends the worker. Any other is told, and the worker goes on.
+    is_vital: bool = False
     due: float = 0.0
+    #: What went wrong the last time, until it goes well again.
+    fault: str = ""
 
 
 class Upkeep:
@@ -109,19 +113,20 @@ class Upkeep:
 
     def _all_chores(self, lease: float, owns_stream: bool, must_be_durable: bool) -> list[_Chore]:
         chores = [
-            _Chore(self._renew, lease / 3.3),
-            _Chore(self._sweep, min(0.5, lease / 4)),
-            _Chore(self._beat, 1.0),
+            # Leases, doubts that must be told, and the word that all workers are of one build.
+            _Chore(self._renew, lease / 3.3, is_vital=True),
+            _Chore(self._sweep, min(0.5, lease / 4), is_vital=True),
+            _Chore(self._beat, 1.0, is_vital=True),
             _Chore(self._observe, 1.0),
             _Chore(self._trim_ours, 60.0),
             _Chore(self._weed, 30.0),
-            _Chore(self._sealer.turn, EVERY),
+            _Chore(self._seal, EVERY),
             _Chore(self._forget_owners, 3600.0),
         ]
         if owns_stream:
             chores += [_Chore(self._trim_queues, 2.0), _Chore(self._tidy, 600.0)]
         if must_be_durable:
-            chores.append(_Chore(self._check_durability, 5.0))
+            chores.append(_Chore(self._check_durability, 5.0, is_vital=True))
         return chores
 
     def turn(self) -> None:
@@ -132,16 +137,24 @@ class Upkeep:
                 continue
             # A little apart from other workers, so that they do not all sweep at once.
             chore.due = now + chore.every * random.uniform(0.8, 1.0)
-            try:
-                chore.do()
-            except StateLost:
-                self._lost()
-            except Unavailable as error:
+            self._do(chore)
+
+    def _do(self, chore: _Chore) -> None:
+        try:
+            chore.do()
+            chore.fault = ""
+        except StateLost:
+            self._lost()
+        except Unavailable as error:
+            self._tell_away(error)
+        except Exception as error:
+            if isinstance(error, redis.RedisError) and is_unavailable(error):
                 self._tell_away(error)
-            except redis.RedisError as error:
-                if not is_unavailable(error):
-                    raise
-                self._tell_away(error)
+            elif chore.is_vital:
+                raise
+            elif chore.fault != (fault := repr(error)):
+                chore.fault = fault
+                self._log.error(Event.CHORE_FAILED, chore=chore.do.__name__.lstrip("_"), reason=fault)
 
     def _tell_away(self, error: Exception) -> None:
         self.redis_is_away = True
@@ -154,6 +167,8 @@ class Upkeep:
             self._sealer.leave()
         except (Unavailable, redis.RedisError):
             return
+        except Exception as error:  # noqa: BLE001  what is to be sealed waits for the next worker
+            self._log.error(Event.CHORE_FAILED, chore="seal", reason=repr(error))
 
     def _renew(self) -> None:
         rules = self._ledger.rules
@@ -240,6 +255,9 @@ class Upkeep:
         for name, owner in self._client.hscan_iter(self._keys.owned, count=500):
             if int(owner.partition(b":")[0]) < oldest:
                 self._client.hdel(self._keys.owned, name)
+
+    def _seal(self) -> None:
+        self._sealer.turn()
 
     def _weed(self) -> None:
         start = "-"

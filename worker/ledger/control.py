@@ -356,15 +356,19 @@ def _seconds(entry: bytes) -> float:
 
 
 def _workers(rows: dict[bytes, bytes], now: float) -> list[WorkerInfo]:
-    found = []
-    for name, body in rows.items():
+    found = [_worker(name.decode(errors="replace"), body, now) for name, body in rows.items()]
+    alive = [one for one in found if one is not None and one.age <= HEARTBEAT_LOST]
+    return sorted(alive, key=lambda one: one.name)
+
+
+def _worker(name: str, body: bytes, now: float) -> WorkerInfo | None:
+    """What a worker says of itself; nothing, where a stranger has written it."""
+    try:
         info = json.loads(body)
         age = max(0.0, now - info["beat"] / 1000)
-        if age <= HEARTBEAT_LOST:
-            found.append(
-                WorkerInfo(name.decode(), info["host"], info["pid"], info["port"], age, info.get("mode", ""))
-            )
-    return sorted(found, key=lambda one: one.name)
+        return WorkerInfo(name, str(info["host"]), info["pid"], info["port"], age, str(info.get("mode", "")))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _doubt(intent_id: str, row: dict[bytes, bytes], now: float) -> Doubt:

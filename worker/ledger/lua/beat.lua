@@ -11,15 +11,23 @@ card.beat = now_ms
 redis.call('HSET', K.state, 'alive_at', string.format('%.0f', now_ms))
 redis.call('HSET', K.workers, worker, cjson.encode(card))
 
+-- A card that cannot be read, or has no time that can be, is no worker's: it is forgotten. One without a build is of another.
+local function read_card(text)
+  local ok, found = pcall(cjson.decode, text)
+  local is_card = ok and type(found) == 'table' and type(found.beat) == 'number' and found.beat <= now_ms + fresh_ms
+  if not is_card then return 0, '' end
+  return found.beat, type(found.build) == 'string' and found.build or ''
+end
+
 local which, agreed = {}, true
 local rows = redis.call('HGETALL', K.workers)
 for i = 1, #rows, 2 do
-  local other = cjson.decode(rows[i + 1])
-  local age = now_ms - other.beat
+  local beat, other = read_card(rows[i + 1])
+  local age = now_ms - beat
   if age > forgotten_ms then redis.call('HDEL', K.workers, rows[i]) end
   if age <= fresh_ms then
-    which[#which + 1] = rows[i] .. ' ' .. (other.build or '')
-    agreed = agreed and (other.build or '') == (card.build or '')
+    which[#which + 1] = rows[i] .. ' ' .. other
+    agreed = agreed and other == (card.build or '')
   end
 end
 if build ~= '' then
