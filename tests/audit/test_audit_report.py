@@ -206,6 +206,20 @@ def test_an_order_that_is_missing_at_the_broker_is_found(report: Report, client:
     assert "1 matching, 1 ledger only: NOT CLEAN" in done.stdout
 
 
+@pytest.mark.usefixtures("traded")
+@pytest.mark.parametrize("fields", [{"foo": "bar"}, {"body": "no message"}])
+def test_an_entry_that_no_worker_has_written_is_named_and_the_day_is_not_clean(
+    report: Report, client: Any, fields: dict[str, str]
+) -> None:
+    alien = client.xadd(KEYS.responses, fields).decode()
+
+    done, as_json = report(), report("today", "--json")
+
+    assert (done.exit_code, findings(as_json)) == (1, ["matching", "matching"])
+    assert f"not read: {alien}" in done.stdout
+    assert json.loads(as_json.stdout.splitlines()[-1])["strangers"] == [alien]
+
+
 def test_an_order_in_doubt_is_no_clean_day(
     any_redis: AnyRedis, client: Any, clock: ManualClock, report: Report, tmp_path: Path
 ) -> None:

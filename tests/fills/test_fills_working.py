@@ -111,6 +111,21 @@ def test_answers_whose_orders_are_written_by_somebody_else_are_taken_after_that(
     assert (count, [int(one.filled_quantity) for one in events]) == (1, [1])
 
 
+@pytest.mark.parametrize("fields", [{"foo": "bar"}, {"body": "no message"}])
+def test_what_a_stranger_put_among_the_answers_keeps_no_order_from_being_followed(
+    case: Case, fields: dict[str, str]
+) -> None:
+    case.answer("a", "N1")
+    case.connect().xadd(KEYS.responses, fields)
+    case.answer("b", "N2")
+    mine = working(case)
+
+    while mine.take_answers()[0]:
+        pass
+
+    assert sorted(life.intent_id for life in mine.lives()) == ["a", "b"]
+
+
 def test_answers_that_cannot_be_taken_for_now_stay_to_be_taken(case: Case) -> None:
     case.answer("a", "N1")
     mine = working(case, overtaken := Overtaken(case.connect(), 1000, _others(case)))

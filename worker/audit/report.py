@@ -23,6 +23,7 @@ from worker.audit.chain import Entry
 from worker.audit.records import records_of
 from worker.evidence import order_key, order_key_of_row
 from worker.keys import RouteKeys
+from worker.published import messages
 
 #: How far around a day both sides are read. An order at its edge may be dated apart, by two clocks or by its time in a
 #: lane.
@@ -78,6 +79,8 @@ class Report:
     start: datetime
     end: datetime
     lines: tuple[Line, ...]
+    #: Entries of our streams that no worker has written, and that were not read.
+    strangers: tuple[str, ...] = ()
 
     @property
     def totals(self) -> dict[str, int]:
@@ -87,28 +90,30 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        return all(line.finding is Finding.MATCHING for line in self.lines)
+        return not self.strangers and all(line.finding is Finding.MATCHING for line in self.lines)
 
 
-def read_ours(client: Any, keys: RouteKeys, start: datetime, end: datetime) -> list[Ours]:
+def read_ours(
+    client: Any, keys: RouteKeys, start: datetime, end: datetime, strangers: list[str] | None = None
+) -> list[Ours]:
     """
-    The accepted orders of a time, by when they were sent, with what was told of them since.
+    The accepted orders of a time, by when they were sent, with what was told of them since. The ids of entries that no worker
+    has written are added to ``strangers``.
 
     Raises:
         redis.RedisError: Redis does not answer.
     """
     found: dict[str, Ours] = {}
-    for one in _rows(client, keys.responses, start):
-        if b"target" in one.fields:
-            continue  # the answer to a CANCEL names an order that was answered before
-        answer = load_response(one.fields[b"body"])
+    # The answer to a CANCEL names an order that was answered before.
+    answers = (one for one in _rows(client, keys.responses, start) if b"target" not in one.fields)
+    for answer in messages(load_response, answers, strangers):
         sent_at = answer.sent_at or answer.timestamp
         if answer.accepted and answer.broker_order_id and start <= sent_at < end:
             found[answer.broker_order_id] = Ours(answer.intent_id, answer.broker_order_id, sent_at)
     asked = _asked(client, keys, {one.intent_id for one in found.values()}, start - MARGIN, end)
     told: dict[str, tuple[OrderStatus, Decimal]] = {}
-    for one in _rows(client, keys.orders, start) if found else ():
-        event = load_order_event(one.fields[b"body"])
+    events = _rows(client, keys.orders, start) if found else ()
+    for event in messages(load_order_event, events, strangers):
         told[event.broker_order_id] = (event.status, event.filled_quantity)
     return [
         Ours(

@@ -18,6 +18,7 @@ from contracts import OrderEvent, load_event, load_order_event, load_response
 from worker.audit.chain import Entry
 from worker.audit.records import moment, records_of
 from worker.keys import RouteKeys
+from worker.published import messages
 
 #: Milliseconds around a known time that are read in any case.
 _AROUND: Final = 250
@@ -129,10 +130,11 @@ class _Search:
         windows, budget = _windows(fields), self._budget()
         start = windows[-1][0] if windows else 0
         for entry_id, row in _rows(self.client, self.keys.orders, start, _FOR_EVER, budget):
-            if intent_id.encode() not in row[b"body"]:
+            if intent_id.encode() not in row.get(b"body", b""):
                 continue
-            event = load_order_event(row[b"body"])
-            if event.intent_id == intent_id:
+            for event in messages(load_order_event, [(entry_id, row)]):
+                if event.intent_id != intent_id:
+                    continue
                 place = Entry(entry_id, row).place
                 self.found.add(_Found(place, 0, "order", event.seen_by, _order_text(event), intent_id))
                 if event.status.is_final:
@@ -151,8 +153,10 @@ class _Search:
     def _failsafe(self, intent_id: str, start: int) -> None:
         """What was announced of it later, perhaps where the trail is not read any more: these are few."""
         for entry_id, row in _rows(self.client, self.keys.failsafe, start, _FOR_EVER, self._budget()):
-            if intent_id.encode() in row[b"body"]:
-                event, place = load_event(row[b"body"]), Entry(entry_id, row).place
+            if intent_id.encode() not in row.get(b"body", b""):
+                continue
+            for event in messages(load_event, [(entry_id, row)]):
+                place = Entry(entry_id, row).place
                 known = any(_is_same(one, event.type, place) for one in self.found)
                 if event.intent_id == intent_id and not known:
                     self.found.add(_Found(place, 0, event.type, "", event.message, intent_id))

@@ -15,6 +15,7 @@ from worker.connection import is_unavailable
 from worker.errors import Unavailable
 from worker.fills.life import Life, dump_life, load_life
 from worker.keys import RouteKeys
+from worker.published import messages
 from worker.script import Script
 
 _FIELD = "order:"
@@ -86,7 +87,8 @@ class Working:
                 answers = self._client.xrange(self._keys.responses, after, "+", count=ANSWERS)
             if not answers:
                 return 0, []
-            accepted = [load_response(fields[b"body"]) for _, fields in answers if b"target" not in fields]
+            orders = [row for row in answers if b"target" not in row[1]]
+            accepted = list(messages(load_response, orders))
             seen = {
                 one.broker_order_id: _answered(one)
                 for one in accepted

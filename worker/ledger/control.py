@@ -15,6 +15,7 @@ from worker.evidence import order_key
 from worker.keys import GROUP
 from worker.ledger.records import Doubt as OpenDoubt
 from worker.ledger.steering import Steering, unavailable
+from worker.published import messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,8 +327,7 @@ class Control(Steering):
             start = f"{since}"
             while True:
                 batch = self._client.xrange(self._keys.responses, min=start, count=5000)
-                for _, row in batch:
-                    answer = load_response(row[b"body"])
+                for answer in messages(load_response, batch):
                     if answer.broker_order_id == number and answer.intent_id != intent_id:
                         raise Refused(f"order {number} belongs to intent {answer.intent_id} already")
                 if len(batch) < 5000:
