@@ -29,6 +29,7 @@ from worker.keys import GROUP, RouteKeys
 from worker.settings import Mode, Settings, load_settings
 
 KUBERNETES = DEPLOY / "kubernetes"
+KEDA = DEPLOY / "kubernetes-keda"
 #: Seconds that leaving may take after the drain.
 AFTER_THE_DRAIN = 15
 KIS_KEYS = 'environment = "paper"\napp_key = "any-key"\napp_secret = "any-secret"\n'
@@ -226,7 +227,7 @@ def test_every_file_means_the_same_port() -> None:
 def test_the_network_policy_lets_out_to_redis_and_to_both_servers_of_kis() -> None:
     (policy,) = documents(KUBERNETES / "networkpolicy.yaml")
     out = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
-    scaler, _ = documents(KUBERNETES / "keda/scaledobject.yaml")
+    scaler, _ = documents(KEDA / "scaledobject.yaml")
     address = scaler["spec"]["triggers"][0]["metadata"]["address"]
 
     assert {int(url.rpartition(":")[2]) for url in HOSTS.values()} | {53, 6379} == out
@@ -306,11 +307,11 @@ def test_compose_mounts_only_what_is_there_or_what_the_script_makes(tmp_path: Pa
 
 
 def test_a_kustomization_names_every_manifest_and_the_version_that_this_is() -> None:
-    for folder in (KUBERNETES, KUBERNETES / "keda"):
+    for folder, bases in ((KUBERNETES, set()), (KEDA, {KUBERNETES})):
         (found,) = documents(folder / "kustomization.yaml")
         named = {(folder / one).resolve() for one in found["resources"]}
         there = {path for path in folder.glob("*.yaml") if ".example" not in path.name}
-        assert named - {KUBERNETES} == there - {folder / "kustomization.yaml"}
+        assert named == there - {folder / "kustomization.yaml"} | bases
 
     (base,) = documents(KUBERNETES / "kustomization.yaml")
     assert base["images"][0]["name"] == pod()["containers"][0]["image"]
@@ -319,6 +320,27 @@ def test_a_kustomization_names_every_manifest_and_the_version_that_this_is() -> 
     volumes = {volume["name"]: volume for volume in pod()["volumes"]}
     assert generated["files"] == ["worker.toml"]
     assert volumes["config"]["configMap"]["name"] == generated["name"]
+
+
+def test_no_kustomization_builds_on_a_folder_that_it_lies_in() -> None:
+    made = sorted(DEPLOY.rglob("kustomization.yaml"))
+    named = {
+        path.parent: {(path.parent / one).resolve() for one in documents(path)[0]["resources"]} for path in made
+    }
+
+    # "cycle detected: candidate root … contains visited root …"
+    assert KUBERNETES in named and KEDA in named
+    assert [home for home, bases in named.items() if bases & {home, *home.parents}] == []
+
+
+def test_the_overlay_takes_away_a_number_of_workers_that_is_there() -> None:
+    (overlay,) = documents(KEDA / "kustomization.yaml")
+    (deployment,) = documents(KUBERNETES / "deployment.yaml")
+    (one,) = overlay["patches"]
+
+    assert yaml.safe_load(one["patch"]) == [{"op": "remove", "path": "/spec/replicas"}]
+    assert one["target"] == {"kind": deployment["kind"], "name": deployment["metadata"]["name"]}
+    assert "replicas" in deployment["spec"]
 
 
 def test_the_files_that_the_pod_reads_are_keys_of_its_secret() -> None:
@@ -333,7 +355,7 @@ def test_the_files_that_the_pod_reads_are_keys_of_its_secret() -> None:
 
 
 def test_the_scaler_counts_what_a_route_of_ours_has_not_read() -> None:
-    scaler, login = documents(KUBERNETES / "keda/scaledobject.yaml")
+    scaler, login = documents(KEDA / "scaledobject.yaml")
     spec = scaler["spec"]
     (trigger,) = spec["triggers"]
     routes = tomllib.loads((KUBERNETES / "worker.toml").read_text("utf-8"))["routes"]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from contracts import Outcome
 from tests.conftest import make_intent
-from tests.deploy.conftest import DEPLOY, ROOT, DeployedRedis
+from tests.deploy.conftest import DEPLOY, ROOT, DeployedRedis, tool
 from tests.process.workers import Floor, wait_until
 from worker.cli.app import app
 from worker.cli.context import Surroundings
@@ -291,10 +291,26 @@ def test_a_stolen_password_does_no_more_than_its_user(
         client(user).execute_command(*command.split())
 
 
-def test_the_scaler_sees_how_far_the_group_is_behind(client: Callable[[str], Any]) -> None:
+def test_keda_sees_how_far_the_group_is_behind(
+    deployed_redis: DeployedRedis, client: Callable[[str], Any]
+) -> None:
     client("test").xgroup_create(KEYS.intents, GROUP, id="0", mkstream=True)
     client("strategy").xadd(KEYS.intents, {"body": b"{}"})
+    password = deployed_redis.url("scaler").split(":")[2].split("@")[0]
+    # What go-redis says first, and what the scaler asks for when it has a lagCount: the version, then the lag.
+    asked = (
+        f"HELLO 3 AUTH scaler {password}",
+        *("CLIENT SETINFO LIB-NAME go-redis", "CLIENT SETINFO LIB-VER 9"),
+        *("INFO", f"XINFO GROUPS {KEYS.intents}"),
+    )
 
-    (group,) = client("scaler").xinfo_groups(KEYS.intents)
+    told = subprocess.run(
+        [tool("redis-cli"), "-p", str(deployed_redis.port)],
+        input="\n".join(asked) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
-    assert group["lag"] == 1
+    assert re.search(r"^redis_version:\d", told, re.M) and re.search(r"^lag 1$", told, re.M), told
+    assert "NOPERM" not in told and refusals(client, "scaler") == []
