@@ -3,7 +3,7 @@
 #
 #   sh deploy/secrets.sh [FOLDER]        FOLDER is deploy/secrets unless you name one
 #
-# Redis is given digests only. A file that is there is left alone, so running it again does no harm.
+# Redis is given digests only: redis_users for 7.0, redis_users_7.2 for 7.2 and newer. A file that is there is left alone, so running it again does no harm.
 set -eu
 here=$(dirname "$0")
 folder=${1:-$here/secrets}
@@ -30,6 +30,12 @@ if [ ! -e "$folder/redis_users" ]; then
   mv "$folder/redis_users.new" "$folder/redis_users"
   echo "made $folder/redis_users and the URL of each user"
 fi
+
+# Redis 7.2 knows two commands more, and 7.0 would not start with their names: CLIENT SETINFO, with which a client library
+# tells its version, and WAITAOF, which confirm_fsync needs. Made anew each time from the file for 7.0.
+sed -e 's/^user \(worker\|operator\|strategy\|scaler\) .*/& +client|setinfo/' -e 's/^user \(worker\|operator\) .*/& +waitaof/' \
+  "$folder/redis_users" > "$folder/redis_users_7.2.new"
+mv "$folder/redis_users_7.2.new" "$folder/redis_users_7.2"
 
 if [ ! -e "$folder/grafana_password" ]; then
   password > "$folder/grafana_password"

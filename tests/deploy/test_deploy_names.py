@@ -325,7 +325,8 @@ def test_a_kustomization_names_every_manifest_and_the_version_that_this_is() -> 
 def test_no_kustomization_builds_on_a_folder_that_it_lies_in() -> None:
     made = sorted(DEPLOY.rglob("kustomization.yaml"))
     named = {
-        path.parent: {(path.parent / one).resolve() for one in documents(path)[0]["resources"]} for path in made
+        path.parent: {(path.parent / one).resolve() for one in documents(path)[0]["resources"]}
+        for path in made
     }
 
     # "cycle detected: candidate root … contains visited root …"

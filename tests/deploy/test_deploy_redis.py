@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import redis
-from typer.testing import CliRunner
+from typer.main import get_command
+from typer.testing import CliRunner, Result
 
 from contracts import Outcome
 from tests.conftest import make_intent
@@ -54,11 +55,10 @@ def refusals(client: Callable[[str], Any], user: str) -> list[str]:
     """What the server has refused this user, from its own log."""
     lines: Any = client("test").acl_log()
     lines = [{_text(name): value for name, value in line.items()} for line in lines]
-    # From 7.2 on redis-py tells its own version, and does not mind a refusal.
     return [
         f"{_text(line['reason'])} {_text(line['object'])}"
         for line in lines
-        if _text(line["username"]) == user and _text(line["object"]) != "client|setinfo"
+        if _text(line["username"]) == user
     ]
 
 
@@ -95,14 +95,43 @@ def test_the_secrets_are_made_once_and_readable_only_behind_their_folder(tmp_pat
     made = {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()}
     again = subprocess.run(command, check=True, capture_output=True, text=True)
 
-    assert set(made) == {"redis_users", "grafana_password", *(f"redis_url_{user}" for user in USERS)}
+    own = {"redis_users", "redis_users_7.2", "grafana_password"}
+    assert set(made) == own | {f"redis_url_{user}" for user in USERS}
     assert {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()} == made
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
     passwords = [url.split(b":")[2].split(b"@")[0] for name, url in made.items() if "url" in name]
     assert len({*passwords, made["grafana_password"]}) == 5
     assert all(len(password) == 48 for password in passwords)
     printed = (first.stdout + first.stderr + again.stdout + again.stderr).encode()
-    assert not any(secret in printed + made["redis_users"] for secret in passwords)
+    kept = made["redis_users"] + made["redis_users_7.2"]
+    assert not any(secret in printed + kept for secret in passwords)
+
+
+def test_the_users_of_a_newer_server_may_say_who_they_are_and_confirm_and_no_more(tmp_path: Path) -> None:
+    subprocess.run(["sh", DEPLOY / "secrets.sh", tmp_path], check=True, capture_output=True)
+    older, newer = (
+        [set(line.split()) for line in (tmp_path / name).read_text("utf-8").splitlines()]
+        for name in ("redis_users", "redis_users_7.2")
+    )
+
+    more = [late - early for early, late in zip(older, newer, strict=True)]
+
+    confirms = {"+client|setinfo", "+waitaof"}
+    assert more == [set(), confirms, confirms, {"+client|setinfo"}, {"+client|setinfo"}]
+    assert all(early < late for early, late in zip(older[1:], newer[1:], strict=True))
+
+
+def test_the_profile_of_a_newer_server_lets_everybody_in_and_its_log_stays_empty(
+    newer_redis: DeployedRedis,
+) -> None:
+    clients = {user: newer_redis.connect(user) for user in ("test", *USERS)}
+    for client in clients.values():
+        assert client.ping()
+    assert clients["worker"].execute_command("WAITAOF", 1, 0, 1000)[0] == 1
+    # Under it the log of 7.0's users fills; `redis-py` hides the refusal.
+    assert clients["test"].acl_log() == []
+    for client in clients.values():
+        client.close()
 
 
 # --- A worker, an operator and a strategy, each under its own name -------------------------------------------
@@ -116,11 +145,14 @@ class Trading(Floor):
 
     def operator(self, *arguments: str) -> str:
         """Run ``worker …`` as an operator, in this process; its standard output."""
-        settings = {"EXECWORKER_REDIS_URL": self.server.url("operator")}
-        desk = Surroundings(settings, connect, SystemClock())
-        done = CliRunner().invoke(app, arguments, obj=desk)
+        done = self.command("operator", *arguments)
         assert done.exit_code == 0, done.stderr
         return done.stdout
+
+    def command(self, user: str, *arguments: str) -> Result:
+        """Run ``worker …`` in this process, with the workers' settings and the password of this user."""
+        settings = self.environ() | {"EXECWORKER_REDIS_URL": self.server.url(user)}
+        return CliRunner().invoke(app, arguments, obj=Surroundings(settings, connect, SystemClock()))
 
     def enqueue_as_a_strategy(self, count: int = 1, prefix: str = "i", **changes: Any) -> dict[str, Any]:
         """Send intents and wait for their answers, by intent_id."""
@@ -175,6 +207,82 @@ def test_a_day_of_work_meets_no_refusal_and_its_ledger_is_kept_compact(
     assert {user: refusals(client, user) for user in USERS} == {user: [] for user in USERS}
 
 
+#: Each verb that asks Redis, as somebody types it. ``@`` is a dead letter.
+VERBS = (
+    "status",
+    "submit --symbol 005930 --side BUY --quantity 1 --price 71000 --wait --timeout 20",
+    "watch --from 0 --count 1",
+    "intent i-0 --thorough",
+    "report 2026-11-23",
+    "halt --reason drill --cancel-open --timeout 5",
+    "resume --reason drill",
+    "doctor",
+    "guard show",
+    "guard reset --reason drill",
+    "rollout open --reason drill",
+    "rollout close --reason drill",
+    "doubt list",
+    "doubt resolve i-0 --timeout 0.1",
+    "doubt resolve i-0 --not-placed --reason drill",
+    "dead list",
+    "dead show @",
+    "dead replay @",
+    "dead drop @ --reason drill",
+    "audit verify",
+)
+#: These ask no Redis, or are no command of an operator; what they need is read from their source.
+OTHER_VERBS = {"demo", "run", "deadman", "simulate kis", "contracts export"}
+
+
+@pytest.mark.process
+def test_every_command_runs_as_the_operator_and_where_the_workers_are_as_the_worker(
+    deployed_redis: DeployedRedis, client: Callable[[str], Any], tmp_path: Path
+) -> None:
+    said: dict[str, str] = {}
+    with Trading(deployed_redis, tmp_path) as floor:
+        floor.worker()
+        floor.enqueue_as_a_strategy(2)
+        for user in ("operator", "worker"):
+            for line in VERBS:
+                if "@" in line:
+                    letter = _text(client("test").xadd(KEYS.dead, {"body": b"no JSON", "reason": b"invalid"}))
+                    line = line.replace("@", letter)
+                done = floor.command(user, *line.split())
+                said[f"{user} {line}"] = done.output
+                assert "NOPERM" not in done.output and done.exit_code != 70, (user, line, done.output)
+                assert done.exception is None or isinstance(done.exception, SystemExit), (user, line)
+
+    assert {user: refusals(client, user) for user in USERS} == {user: [] for user in USERS}
+    for user in ("operator", "worker"):
+        assert "sound" in said[f"{user} audit verify"]
+        assert not re.search(r"^unknown +redis", said[f"{user} doctor"], re.M), said[f"{user} doctor"]
+
+
+def test_every_command_is_tried_as_the_users_that_run_it() -> None:
+    tried = {line.split(" -")[0].removesuffix(" @").removesuffix(" i-0") for line in VERBS}
+
+    assert {one.removesuffix(" 2026-11-23") for one in tried} | OTHER_VERBS == set(
+        _verbs(get_command(app), "")
+    )
+
+
+def _verbs(command: Any, name: str) -> Iterator[str]:
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield name.strip()
+    for one in below or ():
+        yield from _verbs(below[one], f"{name} {one}")
+
+
+def test_an_operator_reads_what_was_refused_to_whom(client: Callable[[str], Any]) -> None:
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        client("strategy").execute_command("FLUSHALL")
+
+    (line,) = client("operator").acl_log()
+
+    assert _text({_text(name): value for name, value in line.items()}["username"]) == "strategy"
+
+
 def _granted(user: str) -> set[str]:
     lines = (DEPLOY / "redis/users.acl").read_text("utf-8").splitlines()
     line = next(line for line in lines if line.startswith(f"user {user} "))
@@ -188,7 +296,10 @@ _METHODS = {
     "hscan_iter": ["hscan"],
     "transaction": ["watch", "unwatch", "multi", "exec"],
     "xgroup_create": ["xgroup|create"],
+    "xinfo_consumers": ["xinfo|consumers"],
     "xinfo_groups": ["xinfo|groups"],
+    "xinfo_stream": ["xinfo|stream"],
+    "xpending_range": ["xpending"],
 }
 _CLIENTS = re.compile(r"(?:client|redis|pipe)$")
 
@@ -202,13 +313,16 @@ def _of_python(path: Path, known: frozenset[str]) -> Iterator[str]:
             case (
                 ast.Call(args=[ast.Constant(value=str(word)), *rest])
                 | ast.Tuple(elts=[ast.Constant(value=str(word)), *rest])
-            ) if word.isupper() and word.lower() in known:
-                yield _with_sub(word, rest[0].value if rest and isinstance(rest[0], ast.Constant) else "")
+            ) if word.isupper() and word.split()[0].lower() in known:
+                first, *sub = word.split()
+                yield _with_sub(
+                    first, *sub or [one.value for one in rest[:1] if isinstance(one, ast.Constant)]
+                )
 
 
-def _with_sub(word: str, sub: Any) -> str:
-    name = word.lower()
-    return f"{name}|{str(sub).lower()}" if name in ("cluster", "config", "xgroup", "xinfo") else name
+def _with_sub(word: str, sub: Any = "") -> str:
+    name, groups = word.lower(), ("acl", "cluster", "command", "config", "xgroup", "xinfo")
+    return f"{name}|{str(sub).lower()}" if name in groups else name
 
 
 def _of_lua(path: Path, known: frozenset[str]) -> Iterator[str]:
@@ -235,9 +349,8 @@ def _used(client: Callable[[str], Any], wanted: Callable[[str], bool]) -> set[st
 
 
 def test_the_worker_may_do_exactly_what_its_source_does(client: Callable[[str], Any]) -> None:
-    others = {"cli", "demo", "doctor", "simulate", "producer.py"}
-
-    used = _used(client, lambda part: part not in others)
+    # The commands too: in a container they run as the worker.
+    used = _used(client, lambda part: part not in {"demo", "simulate"})
 
     assert used - _granted("worker") == set(), "give these to `user worker` in deploy/redis/users.acl"
     assert _granted("worker") - used == set(), "nobody uses these: take them from `user worker`"
@@ -313,4 +426,4 @@ def test_keda_sees_how_far_the_group_is_behind(
     ).stdout
 
     assert re.search(r"^redis_version:\d", told, re.M) and re.search(r"^lag 1$", told, re.M), told
-    assert "NOPERM" not in told and refusals(client, "scaler") == []
+    assert refusals(client, "scaler") == []
