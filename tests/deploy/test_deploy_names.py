@@ -22,7 +22,7 @@ from tests.conftest import RedisServer
 from tests.deploy.conftest import DEPLOY, ROOT
 from tests.process.workers import Floor
 from worker import __version__
-from worker.brokers.kis.facts import HOSTS
+from worker.brokers.kis.facts import HOSTS, NOTICE_HOSTS
 from worker.cli.app import app
 from worker.health import PORT_DEFAULT
 from worker.keys import GROUP, RouteKeys
@@ -92,11 +92,24 @@ def _systemd_environ() -> dict[str, str]:
     }
 
 
+def _operator_environ() -> dict[str, str]:
+    """What an operator has with systemd."""
+    text = (DEPLOY / "systemd/execworker").read_text("utf-8")
+    return dict(re.findall(r"^export (\w+)=(\S+)$", text, re.M))
+
+
+def with_kis(config: Path, folder: Path) -> Path:
+    """The file with its route at KIS, whose comment was taken off."""
+    uncommented = re.sub(r"^# ?(\[routes|\w+ = )", r"\1", config.read_text("utf-8"), flags=re.M)
+    (folder / "all.toml").write_text(uncommented, "utf-8")
+    return folder / "all.toml"
+
+
 def _loaded(environ: dict[str, str], config: Path, tmp_path: Path) -> Settings:
     """The settings that a process with this environment has, its secrets in a folder of the test."""
     text = config.read_text("utf-8")
     kept = {"redis_url": "redis://worker:secret@127.0.0.1/0", "kis_paper_account": "50012345-01"}
-    for folder in ("/run/secrets/execworker", "/run/secrets", "/run/credentials"):
+    for folder in ("/run/secrets/execworker", "/run/secrets", "/run/credentials", "/etc/execworker/secrets"):
         text = text.replace(f'"{folder}/', f'"{tmp_path}/')
         environ = {name: value.replace(f"{folder}/", f"{tmp_path}/") for name, value in environ.items()}
     for secret in ("redis_url", "redis_url_worker", "redis_url_operator"):
@@ -113,7 +126,6 @@ def _loaded(environ: dict[str, str], config: Path, tmp_path: Path) -> Settings:
         pytest.param(_compose_environ("worker"), DEPLOY / "worker.toml", {"default"}, id="compose"),
         pytest.param(_compose_environ("operator"), DEPLOY / "worker.toml", {"default"}, id="operator"),
         pytest.param(_kubernetes_environ(), KUBERNETES / "worker.toml", {"kis_paper"}, id="kubernetes"),
-        pytest.param(_systemd_environ(), DEPLOY / "worker.toml", {"default", "kis_paper"}, id="systemd"),
     ],
 )
 def test_the_settings_load_and_no_money_moves_by_them(
@@ -127,18 +139,55 @@ def test_the_settings_load_and_no_money_moves_by_them(
     assert {route.mode for route in settings.routes.values()} == {Mode.PAPER}
 
 
-@pytest.mark.parametrize("config", [DEPLOY / "worker.toml", KUBERNETES / "worker.toml"])
-def test_a_route_at_kis_starts_as_the_file_spells_it(config: Path, tmp_path: Path) -> None:
-    uncommented = re.sub(r"^# ?(\[routes|\w+ = )", r"\1", config.read_text("utf-8"), flags=re.M)
-    (tmp_path / "all.toml").write_text(uncommented, "utf-8")
-
-    settings = _loaded({}, tmp_path / "all.toml", tmp_path)
+@pytest.mark.parametrize(
+    ("environ", "config"),
+    [
+        pytest.param(_compose_environ("worker"), DEPLOY / "worker.toml", id="compose"),
+        pytest.param(_compose_environ("operator"), DEPLOY / "worker.toml", id="compose operator"),
+        pytest.param(_kubernetes_environ(), KUBERNETES / "worker.toml", id="kubernetes"),
+        pytest.param(_systemd_environ(), DEPLOY / "worker.toml", id="systemd"),
+        pytest.param(_operator_environ(), DEPLOY / "worker.toml", id="systemd operator"),
+    ],
+)
+def test_workers_and_operators_have_the_route_at_kis_and_its_keys(
+    environ: dict[str, str], config: Path, tmp_path: Path
+) -> None:
+    settings = _loaded(environ, with_kis(config, tmp_path), tmp_path)
 
     from worker.assembly import build_adapter
     from worker.clock import ManualClock
 
     adapter = build_adapter(settings.routes["kis_paper"], ManualClock())
     assert adapter is not None and adapter.broker_id == "kis"
+    assert {route.mode for route in settings.routes.values()} == {Mode.PAPER}
+
+
+def test_with_compose_whoever_may_cancel_at_kis_has_its_keys() -> None:
+    (more,) = documents(DEPLOY / "compose.kis.yaml")
+    configured = {
+        name
+        for name, one in compose()["services"].items()
+        if "EXECWORKER_CONFIG" in one.get("environment", {})
+    }
+    (read,) = re.findall(r'credentials = "/run/secrets/(\w+)"', (DEPLOY / "worker.toml").read_text("utf-8"))
+
+    assert more["services"] == {name: {"secrets": [read]} for name in configured}
+    assert configured == {"worker", "operator"}
+    assert more["secrets"] == {read: {"file": f"./secrets/{read}"}}
+
+
+def test_with_systemd_every_file_that_is_read_is_put_there_by_the_page() -> None:
+    page = (ROOT / "docs/deploy.md").read_text("utf-8")
+    texts = [path.read_text("utf-8") for path in sorted((DEPLOY / "systemd").iterdir())]
+    read = {path for text in texts for path in re.findall(r"/etc/execworker/[\w./]*\w", text)}
+
+    installed = set(re.findall(r"^install .* (/\S+)", page, re.M))
+
+    assert read == installed & read and "/etc/execworker/secrets/redis_url_operator" in read
+    assert {"/usr/local/bin/execworker", "/etc/systemd/system/execworker@.service"} <= installed
+    # The worker's own password is nobody else's, and a dynamic user takes the name of the unit for its group.
+    assert "install -m 0600 deploy/secrets/redis_url_worker /etc/execworker/secrets/redis_url" in page
+    assert "groupadd --system execworker-operators\n" in page
 
 
 # --- Commands -----------------------------------------------------------------------------------------------
@@ -224,13 +273,17 @@ def test_every_file_means_the_same_port() -> None:
     assert found["names"] == ["worker"] and "worker" in compose()["services"]
 
 
-def test_the_network_policy_lets_out_to_redis_and_to_both_servers_of_kis() -> None:
+def test_the_network_policy_lets_out_to_redis_and_to_kis_and_names_what_else_may_be_needed() -> None:
     (policy,) = documents(KUBERNETES / "networkpolicy.yaml")
     out = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
     scaler, _ = documents(KEDA / "scaledobject.yaml")
     address = scaler["spec"]["triggers"][0]["metadata"]["address"]
 
     assert {int(url.rpartition(":")[2]) for url in HOSTS.values()} | {53, 6379} == out
+    text = re.sub(r"# (- \{protocol)", r"\1", (KUBERNETES / "networkpolicy.yaml").read_text("utf-8"))
+    opened = yaml.safe_load(text)["spec"]["egress"][-1]["ports"]
+    named = {int(url.rpartition(":")[2]) for url in (*HOSTS.values(), *NOTICE_HOSTS.values())}
+    assert {one["port"] for one in opened} == named | {443}
     assert address in (KUBERNETES / "secret.example.yaml").read_text("utf-8")
     assert address.endswith(":6379")
 
@@ -488,5 +541,5 @@ def test_every_name_on_the_page_exists() -> None:
     assert set(re.findall(r"execworker_\w+", page)) <= set(
         re.findall(r"execworker_\w+", worker.metrics.metrics_table())
     )
-    for line in re.findall(r"^(?:docker compose .* operator|worker) ([a-z].*)$", page, re.M):
+    for line in re.findall(r"^(?:docker compose .* operator|worker|execworker) ([a-z].*)$", page, re.M):
         parsed(shlex.split(line, comments=True))

@@ -50,7 +50,7 @@ def test_the_compose_file_fits_the_schema_which_knows_a_slip(tmp_path: Path) -> 
     slip.write_text(compose.read_text("utf-8").replace("stop_grace_period", "stop_grace"), "utf-8")
     schema = ("check-jsonschema", "--builtin-schema", "vendor.compose-spec")
 
-    accepts(checked(*schema, compose))
+    accepts(checked(*schema, compose, DEPLOY / "compose.kis.yaml"))
     assert checked(*schema, slip).returncode == 1
 
 
@@ -117,7 +117,7 @@ def test_the_unit_exposes_next_to_nothing_of_the_machine(unit: Path) -> None:
     accepts(checked("systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", unit))
 
 
-@pytest.mark.parametrize("script", ["deploy/secrets.sh", ".ci/run"])
+@pytest.mark.parametrize("script", ["deploy/secrets.sh", "deploy/systemd/execworker", ".ci/run"])
 def test_the_shell_can_read_the_scripts(script: str) -> None:
     shell = "bash" if script == ".ci/run" else "sh"
 
