@@ -147,7 +147,7 @@ class Upkeep:
             self._lost()
         except Unavailable as error:
             self._tell_away(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  told; what safety needs is raised again
             if isinstance(error, redis.RedisError) and is_unavailable(error):
                 self._tell_away(error)
             elif chore.is_vital:

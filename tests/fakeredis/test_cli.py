@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import types
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -35,11 +36,12 @@ from contracts import (
 )
 from worker import __version__
 from worker.__main__ import main
+from worker.audit.records import moment
 from worker.cli.app import app
 from worker.cli.context import Surroundings, table, visible
 from worker.clock import ManualClock
 from worker.errors import NotSent
-from worker.keys import RouteKeys
+from worker.keys import GROUP, RouteKeys
 from worker.ledger import Ledger, LedgerRules
 from worker.ledger.control import Control
 from worker.ledger.records import Entry, Settlement
@@ -413,6 +415,69 @@ def test_an_intent_that_nobody_knows_is_said_to_be_unknown(cli: Cli) -> None:
 
     assert done.exit_code == 1
     assert "no intent nope on default" in done.stderr
+
+
+def test_an_intent_that_no_worker_has_read_is_said_to_wait_and_since_when(
+    cli: Cli, client: Any, make_intent: Callable[..., ExecutionIntent]
+) -> None:
+    enqueued = round(client.time()[0] - 40) * 1000
+    client.xadd(KEYS.intents, {"body": dump(make_intent(intent_id="w-1"))}, id=f"{enqueued}-0")
+    client.xadd(KEYS.intents, {"body": dump(make_intent(intent_id="w-10"))})
+
+    before = cli("intent", "w-1")
+    client.xgroup_create(KEYS.intents, GROUP, id="0")
+    [waiting] = documents(cli("intent", "w-1", "--json"))
+
+    assert before.exit_code == 0
+    assert "intent w-1 on route default: waits in the queue\n" in before.stdout
+    assert f"{moment(enqueued):%Y-%m-%d %H:%M:%S} UTC, 4" in before.stdout and "unread" in before.stdout
+    assert (waiting["entry"], waiting["stream"]) == (f"{enqueued}-0", KEYS.intents)
+    assert (waiting["consumer"], waiting["held_for"], waiting["deliveries"]) == (None, None, 0)
+
+
+def test_an_intent_in_the_hand_of_a_worker_that_hangs_is_said_to_be_there(
+    cli: Cli, client: Any, make_intent: Callable[..., ExecutionIntent]
+) -> None:
+    client.xgroup_create(KEYS.cancels, GROUP, id="0", mkstream=True)
+    packed = zlib.compress(dump(make_intent(intent_id="c-1")))
+    # As kombu writes it when its producer compresses.
+    client.xadd(KEYS.cancels, {"body": packed, "compression": "application/x-gzip"})
+    client.xreadgroup(GROUP, "host-1-77", {KEYS.cancels: ">"})
+
+    done = cli("intent", "c-1")
+
+    assert done.exit_code == 0, done.stderr
+    assert "handed to host-1-77 0 s ago; the ledger does not know it yet" in done.stdout
+
+
+def test_an_intent_whose_entry_was_finished_does_not_wait(
+    cli: Cli, client: Any, make_intent: Callable[..., ExecutionIntent]
+) -> None:
+    client.xgroup_create(KEYS.intents, GROUP, id="0", mkstream=True)
+    entries = [
+        client.xadd(KEYS.intents, {"body": dump(make_intent(intent_id=one))}) for one in ("held", "done-1")
+    ]
+    client.xreadgroup(GROUP, "w", {KEYS.intents: ">"})
+    client.xack(KEYS.intents, GROUP, entries[1])
+
+    assert cli("intent", "held").exit_code == 0
+    assert cli("intent", "done-1").exit_code == 1
+
+
+def test_an_intent_is_found_behind_thousands_and_no_longer_looked_for_than_promised(
+    cli: Cli, client: Any, make_intent: Callable[..., ExecutionIntent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = client.pipeline(transaction=False)
+    for number in range(2500):
+        pipe.xadd(KEYS.intents, {"body": f'{{"intent_id": "many-{number}"}}'})
+    pipe.execute()
+
+    found = cli("intent", "many-0")
+    monkeypatch.setattr("worker.audit.waiting.LOOKED_AT", 2000)
+
+    assert found.exit_code == 0 and "unread" in found.stdout
+    assert cli("intent", "many-0").exit_code == 1
+    assert cli("intent", "many-600").exit_code == 0
 
 
 @pytest.fixture

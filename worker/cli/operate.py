@@ -14,6 +14,7 @@ from worker.cli.context import (
     JsonOption,
     ReasonOption,
     RouteOption,
+    Surroundings,
     actor_name,
     note,
     reason_text,
@@ -28,6 +29,7 @@ from worker.errors import Refused
 
 if TYPE_CHECKING:
     from worker.audit.story import Step, Story
+    from worker.audit.waiting import Waiting
     from worker.ledger.control import RouteStatus
 
 guard = typer.Typer(help="The guard that stops a route after failures in a row.", no_args_is_help=True)
@@ -132,20 +134,46 @@ def intent(
     thorough: _Thorough = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The full story of one intent: each step with its time and its worker, what went over the wire, fills, cancels."""
+    """The full story of one intent: each step with its time and its worker, what went over the wire, fills, cancels.
+
+    Of one that no worker has read yet: since when it waits in the queue, and who has it in hand.
+    """
     desk = surroundings(ctx)
     names = [desk.route(route)] if route else desk.known_routes()
     told = (desk.control(name).story(intent_id, thorough=thorough) for name in names)
     stories = [story for story in told if story is not None]
     if not stories:
-        raise Refused(
-            f"no intent {intent_id} on {', '.join(names)}. It was never enqueued, still waits in the queue, or was "
-            "settled longer ago than the retention"
-        )
+        _show_waiting(desk, names, intent_id, as_json)
     for story in stories:
         show(dataclasses.asdict(story), _story_text(story), as_json)
         if not story.complete:
             note(f"route {story.route}: the trail is long, and not all of it was read; --thorough reads all")
+
+
+def _show_waiting(desk: Surroundings, names: list[str], intent_id: str, as_json: bool) -> None:
+    found = [one for name in names for one in desk.control(name).waiting(intent_id)]
+    if not found:
+        raise Refused(
+            f"no intent {intent_id} on {', '.join(names)}. It was never enqueued, was settled longer ago than the "
+            "retention, was dead-lettered (worker dead list), waits in a queue outside of this Redis, or behind more "
+            "than the 100,000 newest entries"
+        )
+    for one in found:
+        show(dataclasses.asdict(one), _waiting_text(one), as_json)
+
+
+def _waiting_text(one: Waiting) -> str:
+    held = "unread: no worker has taken it"
+    if one.consumer is not None:
+        times = "" if one.deliveries == 1 else f", {one.deliveries} times by now"
+        held = (
+            f"handed to {one.consumer} {one.held_for or 0:.0f} s ago{times}; the ledger does not know it yet"
+        )
+    return visible(
+        f"intent {one.intent_id} on route {one.route}: waits in the queue\n"
+        f"  since {one.enqueued_at:%Y-%m-%d %H:%M:%S} UTC, {one.age:.0f} s, as {one.entry} in {one.stream}\n"
+        f"  {held}"
+    )
 
 
 def _story_text(story: Story) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from contracts import Code, ExecutionResponse, GuardState, Outcome, dump, load_intent, load_response
 from worker.audit.story import Story, tell
+from worker.audit.waiting import Waiting, find_waiting
 from worker.errors import Refused
 from worker.evidence import order_key
 from worker.keys import GROUP
@@ -193,6 +194,11 @@ class Control(Steering):
         """
         with unavailable():
             return tell(self._client, self._keys, intent_id, thorough=thorough)
+
+    def waiting(self, intent_id: str) -> list[Waiting]:
+        """Where an intent waits that no worker has brought to the ledger: unread, or handed to a worker."""
+        with unavailable():
+            return find_waiting(self._client, self._keys, intent_id)
 
     def doubts(self) -> list[Doubt]:
         """Every open doubt of the route, oldest first."""
