@@ -10,7 +10,7 @@ import sys
 import types
 import zlib
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -388,6 +388,61 @@ def test_the_status_is_shown_again_and_again_until_interrupted(any_redis: Any) -
 
     assert done.exit_code == 130
     assert len(documents(done)) == 3
+
+
+class _Patient(ManualClock):
+    """Waits in no time, and is interrupted at the last of so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._looks = looks
+
+    def wait(self, event: Any, seconds: float) -> bool:
+        self._looks -= 1
+        if not self._looks:
+            raise KeyboardInterrupt
+        self.advance(seconds)
+        return False
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_watched_status_outlives_redis_and_says_since_when_it_is_away(
+    any_redis: Any, as_json: bool
+) -> None:
+    falls = iter([False, True, True, False, False])
+    client = any_redis.connect()
+    faulty = Mock(wraps=client)
+
+    def hkeys(key: str) -> Any:
+        if next(falls):
+            raise redis.ConnectionError("Connection refused")
+        return client.hkeys(key)
+
+    faulty.hkeys.side_effect = hkeys
+    desk = Surroundings({"EXECWORKER_REDIS_URL": any_redis.url}, lambda *_, **__: faulty, _Patient(looks=5))
+
+    done = CliRunner().invoke(app, ["status", "--watch", *(["--json"] if as_json else [])], obj=desk)
+
+    assert done.exit_code == 130
+    since = f"Redis away since {ManualClock().now() + timedelta(seconds=2):%H:%M:%S} UTC: Connection refused"
+    if as_json:
+        assert [one["route"] for one in documents(done)] == ["default"] * 3
+        assert done.stderr.splitlines()[:2] == [since, "Redis answers again"]
+    else:
+        shown = [line for line in done.stdout.splitlines() if line.startswith(("route default", "Redis"))]
+        assert [line.startswith("route default") for line in shown] == [True, False, False, True, True]
+        assert shown[1:3] == [since, since]
+
+
+def test_a_watched_status_ends_where_waiting_helps_nobody(any_redis: Any) -> None:
+    refusing = Mock(wraps=any_redis.connect())
+    refusing.hkeys.side_effect = redis.AuthenticationError("invalid username-password pair")
+    desk = Surroundings({"EXECWORKER_REDIS_URL": any_redis.url}, lambda *_, **__: refusing, _Patient(looks=3))
+
+    done = CliRunner().invoke(app, ["status", "--watch"], obj=desk)
+
+    assert done.exit_code == 69
+    assert "does not let us in" in done.stderr
 
 
 def test_a_guard_with_nothing_to_reset_says_so(cli: Cli) -> None:

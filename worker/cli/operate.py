@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
+import redis
 import typer
 
 from contracts import ContractError, load_intent, load_response
@@ -25,7 +27,8 @@ from worker.cli.context import (
     visible,
 )
 from worker.cli.submit import response_line
-from worker.errors import Refused
+from worker.connection import is_unavailable
+from worker.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
     from worker.audit.story import Step, Story
@@ -36,6 +39,7 @@ guard = typer.Typer(help="The guard that stops a route after failures in a row."
 rollout = typer.Typer(help="Workers of two builds side by side.", no_args_is_help=True)
 
 _NEVER = Event()
+_CLEAR = "\x1b[2J\x1b[H"
 _Watch = Annotated[bool, typer.Option("--watch", help="Again and again, until interrupted.")]
 _Interval = Annotated[float, typer.Option("--interval", min=0.01, help="Seconds between two looks.")]
 _IntentId = Annotated[str, typer.Argument(metavar="ID")]
@@ -54,18 +58,53 @@ def status(
     interval: _Interval = 2.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Routes, guard, halt, backlog, doubts, workers."""
+    """Routes, guard, halt, backlog, doubts, workers.
+
+    With --watch it goes on while Redis is away, and says since when.
+    """
     desk = surroundings(ctx)
-    names = [desk.route(route)] if route else desk.known_routes()
+    away_since: datetime | None = None
     while True:
-        found = [desk.control(name).status() for name in names]
-        if watch and not as_json:
-            typer.echo("\x1b[2J\x1b[H", nl=False)
-        for one in found:
-            show(dataclasses.asdict(one), _status_text(one), as_json)
+        try:
+            names = [desk.route(route)] if route else desk.known_routes()
+            found = [desk.control(name).status() for name in names]
+        except (Unavailable, redis.RedisError) as error:
+            if not watch or not _comes_back(error):
+                raise
+            first, away_since = away_since is None, away_since or desk.clock.now()
+            _show_away(error, away_since, first, as_json)
+        else:
+            if as_json and away_since is not None:
+                note("Redis answers again")
+            away_since = None
+            _show_status(found, watch, as_json)
         if not watch:
             return
         desk.clock.wait(_NEVER, interval)
+
+
+def _show_status(found: list[RouteStatus], watch: bool, as_json: bool) -> None:
+    if watch and not as_json:
+        typer.echo(_CLEAR, nl=False)
+    for one in found:
+        show(dataclasses.asdict(one), _status_text(one), as_json)
+
+
+def _comes_back(error: Exception) -> bool:
+    """Whether waiting may help: Redis is away, and does not say that we or the command are wrong."""
+    cause = error if isinstance(error, redis.RedisError) else error.__cause__
+    if isinstance(cause, redis.AuthenticationError):
+        return False
+    return not isinstance(cause, redis.RedisError) or is_unavailable(cause)
+
+
+def _show_away(error: Exception, since: datetime, first: bool, as_json: bool) -> None:
+    line = f"Redis away since {since:%H:%M:%S} UTC: {error.__cause__ or error}"
+    if not as_json:
+        # What was shown before is not known any more.
+        typer.echo(f"{_CLEAR}{visible(line)}")
+    elif first:
+        note(line)
 
 
 def _status_text(one: RouteStatus) -> str:
