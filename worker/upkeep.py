@@ -147,14 +147,20 @@ class Upkeep:
             self._lost()
         except Unavailable as error:
             self._tell_away(error)
-        except Exception as error:  # noqa: BLE001  told; what safety needs is raised again
-            if isinstance(error, redis.RedisError) and is_unavailable(error):
-                self._tell_away(error)
-            elif chore.is_vital:
-                raise
-            elif chore.fault != (fault := repr(error)):
-                chore.fault = fault
-                self._log.error(Event.CHORE_FAILED, chore=chore.do.__name__.lstrip("_"), reason=fault)
+        except Exception as error:
+            if self._can_go_on(chore, error):
+                return
+            raise
+
+    def _can_go_on(self, chore: _Chore, error: Exception) -> bool:
+        """Tell of a fault. Whether the worker may live with it."""
+        if isinstance(error, redis.RedisError) and is_unavailable(error):
+            self._tell_away(error)
+            return True
+        if not chore.is_vital and chore.fault != (fault := repr(error)):
+            chore.fault = fault
+            self._log.error(Event.CHORE_FAILED, chore=chore.do.__name__.lstrip("_"), reason=fault)
+        return not chore.is_vital
 
     def _tell_away(self, error: Exception) -> None:
         self.redis_is_away = True
