@@ -21,12 +21,12 @@ from worker.assembly import build_adapter
 from worker.brokers import BaseBrokerAdapter
 from worker.clock import Clock
 from worker.connection import Connect, is_unavailable
-from worker.errors import BrokerError, ConfigError, Refused, StateLost, Unavailable
+from worker.errors import ConfigError, StateLost, Unavailable
 from worker.keys import RouteKeys
 from worker.ledger import Ledger, LedgerRules
 from worker.ledger.control import Control
 from worker.logs import Event, Logger, configure
-from worker.settings import Mode, Settings
+from worker.settings import Mode, RouteSettings, Settings
 from worker.stopping import cancel_open
 
 #: Seconds between two looks, and between two tries to cancel.
@@ -42,9 +42,14 @@ class _Watched:
     name: str
     ledger: Ledger
     adapter: BaseBrokerAdapter | None
-    #: The outage whose orders are all cancelled, and when to try again.
+    #: The outage whose orders are all cancelled, when to try again, and who does: a broker that hangs holds no other up.
     swept: str = ""
-    try_from: float = field(default=0.0)
+    try_from: float = 0.0
+    sweeper: threading.Thread | None = None
+
+    @property
+    def is_sweeping(self) -> bool:
+        return self.sweeper is not None and self.sweeper.is_alive()
 
 
 class Deadman:
@@ -64,8 +69,15 @@ class Deadman:
         self._log = log
         self._clock = clock
         self._connect = connect
-        wanted = [name for name in routes if settings.routes[name].mode is not Mode.OFF]
-        self._watched = [self._watch(name) for name in wanted if settings.routes[name].dead_man_after]
+        #: Why a route is not looked at, by its name.
+        self.unwatched = {name: why for name in routes if (why := _why_unwatched(settings.routes[name]))}
+        self._watched = [self._watch(name) for name in routes if name not in self.unwatched]
+        self._is_away = False
+
+    @property
+    def names(self) -> list[str]:
+        """The routes that it looks at."""
+        return [one.name for one in self._watched]
 
     def run(self, stop: threading.Event) -> None:
         """Look once a second until ``stop`` is set."""
@@ -78,14 +90,26 @@ class Deadman:
         for one in self._watched:
             try:
                 self._look(one)
-            except (Unavailable, StateLost):
-                continue  # Redis is away, or the route is no more: workers tell of the first
-            except redis.RedisError as error:
-                if not is_unavailable(error):
+            except StateLost:
+                continue  # the route is no more
+            except (Unavailable, redis.RedisError) as error:
+                if isinstance(error, redis.RedisError) and not is_unavailable(error):
                     raise
+                self._tell_away(error)
+                return
+        if self._is_away:
+            self._is_away = False
+            self._log.info(Event.REDIS_BACK)
+
+    def _tell_away(self, error: Exception) -> None:
+        if not self._is_away:
+            self._is_away = True
+            self._log.error(Event.REDIS_AWAY, reason=str(error))
 
     def close(self) -> None:
         for one in self._watched:
+            if one.sweeper is not None:
+                one.sweeper.join(1.0)
             if one.adapter is not None:
                 one.adapter.close()
 
@@ -108,8 +132,11 @@ class Deadman:
         )
         if one.ledger.note("NO_LIVE_WORKER", f"dead:{outage}", json.dumps({"message": message})) == 1:
             self._log.error(Event.NO_LIVE_WORKER, route=one.name, reason=message)
-        if rules.dead_man_cancel and one.swept != outage and self._clock.boottime() >= one.try_from:
-            self._cancel(one, outage)
+        is_due = self._clock.boottime() >= one.try_from and not one.is_sweeping
+        if rules.dead_man_cancel and one.swept != outage and is_due:
+            one.try_from = self._clock.boottime() + TRY_EVERY
+            one.sweeper = threading.Thread(target=self._cancel, args=(one, outage), daemon=True)
+            one.sweeper.start()
 
     def _outage(self, one: _Watched) -> str | None:
         """When the last of its workers was alive, if that is too long ago and orders could be placed now."""
@@ -124,13 +151,12 @@ class Deadman:
         return str(beat.decode()) if is_open else None
 
     def _cancel(self, one: _Watched, outage: str) -> None:
-        Control(self._client, one.name).halt(ACTOR, "no worker of the route is alive")
-        one.try_from = self._clock.boottime() + TRY_EVERY
         try:
+            Control(self._client, one.name).halt(ACTOR, "no worker of the route is alive")
             swept = cancel_open(
                 self._settings, one.name, self._client, self._clock, self._connect, CANCEL_WITHIN
             )
-        except (Refused, BrokerError, ConfigError) as error:
+        except Exception as error:  # noqa: BLE001  whatever it was, it is tried again
             self._log.error(Event.CANCELLED_OPEN, route=one.name, reason=f"nothing was cancelled: {error}")
             return
         left = [order for order in swept.left if order.intent_id]
@@ -142,24 +168,58 @@ class Deadman:
             one.swept = outage
 
 
+@dataclass(slots=True)
+class Watch:
+    """A look-out in a thread of its own. ``stop`` ends it."""
+
+    names: list[str]
+    unwatched: dict[str, str]
+    stop: threading.Event = field(default_factory=threading.Event)
+    #: What ended it, if looking again would not help.
+    error: Exception | None = None
+
+
 @contextmanager
 def watching_over(
-    settings: Settings, routes: list[str], clock: Clock, connect: Connect
-) -> Iterator[threading.Event]:
-    """Look at these routes of the settings, in a thread, until the block ends. The event ends it earlier."""
-    stop = threading.Event()
+    settings: Settings, routes: list[str], clock: Clock, connect: Connect, *, ends_on_fault: bool = False
+) -> Iterator[Watch]:
+    """
+    Look at these routes of the settings, in a thread, until the block ends. A fault that looking again would not mend, as a
+    right that is missing, is told and tried again later; with ``ends_on_fault`` it ends the watch.
+    """
     if not routes:
-        yield stop
+        yield Watch([], {})
         return
     client = connect(settings.redis_url, client_name="execworker:deadman")
     log = configure(settings.log_level, settings.log_format, secrets=settings.secrets())
     watching = Deadman(settings, routes, client, log, clock, connect)
-    thread = threading.Thread(target=watching.run, args=(stop,), name="deadman", daemon=True)
+    watch = Watch(watching.names, watching.unwatched)
+
+    def look() -> None:
+        told = ""
+        while not watch.stop.is_set():
+            try:
+                watching.run(watch.stop)
+            except Exception as error:  # noqa: BLE001  told, and tried again, or handed to whoever waits
+                if ends_on_fault:
+                    watch.error = error
+                    watch.stop.set()
+                elif told != (told := repr(error)):
+                    log.error(Event.CHORE_FAILED, chore="deadman", reason=told)
+                clock.wait(watch.stop, TRY_EVERY)
+
+    thread = threading.Thread(target=look, name="deadman", daemon=True)
     thread.start()
     try:
-        yield stop
+        yield watch
     finally:
-        stop.set()
+        watch.stop.set()
         thread.join(5.0)
         watching.close()
         client.close()
+
+
+def _why_unwatched(route: RouteSettings) -> str:
+    if route.mode is Mode.OFF:
+        return "mode off"
+    return "" if route.dead_man_after else "dead_man_after is 0"

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import types
 import zlib
 from collections.abc import Callable
@@ -34,13 +35,13 @@ from contracts import (
     dump,
     load_intent,
 )
-from worker import __version__
+from worker import __version__, stopping
 from worker.__main__ import main
 from worker.audit.records import moment
 from worker.cli.app import app
 from worker.cli.context import Surroundings, table, visible
 from worker.clock import ManualClock
-from worker.errors import NotSent
+from worker.errors import BrokerError, NotSent, Unavailable
 from worker.keys import GROUP, RouteKeys
 from worker.ledger import Ledger, LedgerRules
 from worker.ledger.control import Control
@@ -296,6 +297,32 @@ def test_an_operator_halts_and_resumes_in_his_own_name(cli: Cli, client: Any) ->
         "strategy gone wrong",
     )
     assert documents(resumed) == [{"route": "default", "action": "resumed", "changed": True}]
+
+
+def test_a_broker_that_hangs_holds_no_other_routes_cancels_up(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = threading.Barrier(3)
+
+    def cancel_open(_settings: Any, route: str, *_: Any) -> stopping.Swept:
+        # None comes through before all have begun.
+        others.wait(10)
+        if route == "b":
+            raise BrokerError("the list did not come")
+        if route == "c":
+            raise Unavailable("gone")
+        return stopping.Swept((), saw_all=True)
+
+    monkeypatch.setattr(stopping, "cancel_open", cancel_open)
+    routes = {f"EXECWORKER_ROUTES__{name}__MODE": "paper" for name in "ABC"}
+
+    done = cli("halt", "--all", "--cancel-open", "--reason", "enough", "--json", **routes)
+
+    assert done.exit_code == 1
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["route"] for one in told if one["action"] == "cancel_open"] == ["a"]
+    assert "route b: nothing was cancelled: the list" in done.stderr
+    assert "route c: not finished, say it again: gone" in done.stderr
 
 
 def test_halting_all_halts_every_route_that_anybody_knows(cli: Cli, any_redis: Any) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from worker.cli.context import note, surroundings
 from worker.cli.tools import RoutesOption, refuse_unknown
+from worker.errors import ConfigError
 
 
 def deadman(ctx: typer.Context, route: RoutesOption = None) -> None:
@@ -28,10 +29,15 @@ def deadman(ctx: typer.Context, route: RoutesOption = None) -> None:
     log = configure(settings.log_level, settings.log_format, secrets=settings.secrets())
     name = f"deadman-{socket.gethostname()}-{os.getpid()}"
     with (
-        watching_over(settings, names, desk.clock, desk.connect) as stop,
+        watching_over(settings, names, desk.clock, desk.connect, ends_on_fault=True) as watch,
         telling(settings, desk.connect, name, log, desk.clock),
     ):
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        note(f"watching over {', '.join(names)}")
-        stop.wait()
+            signal.signal(number, lambda *_: watch.stop.set())
+        not_over = "; ".join(f"{route} is not watched: {why}" for route, why in watch.unwatched.items())
+        if not watch.names:
+            raise ConfigError([f"there is no route to watch over: {not_over or 'the settings have none'}"])
+        note("; ".join(filter(None, [f"watching over {', '.join(watch.names)}", not_over])))
+        watch.stop.wait()
+        if watch.error is not None:
+            raise watch.error

@@ -21,11 +21,11 @@ from worker.cli.context import (
     surroundings,
     visible,
 )
-from worker.errors import BrokerError, Refused
+from worker.errors import BrokerError, Refused, Unavailable
 
 if TYPE_CHECKING:
     from worker.ledger.steering import Steering
-    from worker.stopping import OpenOrder
+    from worker.stopping import OpenOrder, Swept
 
 _All = Annotated[bool, typer.Option("--all", help="Every route.")]
 _CancelOpen = Annotated[bool, typer.Option("--cancel-open", help="Cancel the working orders as well.")]
@@ -51,21 +51,36 @@ def halt(
     names = _each_route(
         ctx, route, all_, as_json, lambda steering: steering.halt(who, why), "halted", "was halted already"
     )
-    if cancel_open:
-        # All of them, whatever becomes of the first.
-        done = [_cancel_open(surroundings(ctx), name, timeout, as_json) for name in names]
-        if not all(done):
-            raise typer.Exit(FAILED)
+    if cancel_open and not all(_cancel_open(surroundings(ctx), names, timeout, as_json)):
+        raise typer.Exit(FAILED)
 
 
-def _cancel_open(desk: Surroundings, route: str, timeout: float, as_json: bool) -> bool:
-    """Cancel what works on one route. Whether nothing does any more."""
+def _cancel_open(desk: Surroundings, routes: list[str], timeout: float, as_json: bool) -> list[bool]:
+    """Cancel what works, on all routes at once: a broker that hangs holds up no other. For each, whether nothing works."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from worker.stopping import cancel_open
 
-    try:
-        swept = cancel_open(desk.settings, route, desk.client, desk.clock, desk.connect, timeout)
-    except (Refused, BrokerError) as error:
-        note(f"route {route}: nothing was cancelled: {error}")
+    client, settings = desk.client, desk.settings
+
+    def cancel(route: str) -> Swept | str:
+        try:
+            return cancel_open(settings, route, client, desk.clock, desk.connect, timeout)
+        except (Refused, BrokerError) as error:
+            return f"route {route}: nothing was cancelled: {error}"
+        except Unavailable as error:
+            return f"route {route}: not finished, say it again: {error}"
+
+    with ThreadPoolExecutor(max(1, len(routes))) as pool:
+        return [
+            _tell_swept(route, swept, as_json)
+            for route, swept in zip(routes, pool.map(cancel, routes), strict=True)
+        ]
+
+
+def _tell_swept(route: str, swept: Swept | str, as_json: bool) -> bool:
+    if isinstance(swept, str):
+        note(swept)
         return False
     for one in swept.orders:
         show(_open_order(route, one), _open_order_text(one), as_json)
