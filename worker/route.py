@@ -78,7 +78,10 @@ class Route:
         self._bell = Bell()
         self._connect(settings, worker, connect)
 
-        self._adapter = build_adapter(self.settings, clock)
+        try:
+            self._adapter = build_adapter(self.settings, clock)
+        except ConfigError as error:
+            raise ConfigError([f"EXECWORKER_ROUTES__{name}: {fault}" for fault in error.faults]) from error
         self._broker = build_broker(self.settings, self._adapter, clock)
         lag = self._adapter.visibility_lag if self._adapter else 0.0
         self._confirmation = Confirmation.of(settings)

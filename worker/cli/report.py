@@ -94,7 +94,9 @@ def _bounds(desk: Surroundings, route: str, day: str, zone: ZoneInfo) -> tuple[d
     try:
         wanted = words.get(day) or date.fromisoformat(day)
     except ValueError:
-        raise typer.BadParameter(f"{day} is no day", param_hint="DAY") from None
+        raise typer.BadParameter(
+            f"{day} is no day; write it as 2026-11-23, today or yesterday", param_hint="DAY"
+        ) from None
     start = datetime.combine(wanted, time(), zone)
     if start > now:
         raise typer.BadParameter(f"{wanted} has not begun in {zone}", param_hint="DAY")
