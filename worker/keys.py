@@ -18,7 +18,7 @@ exec:{ROUTE}:audit             stream  ``retention``               every transit
 exec:{ROUTE}:seals             stream  ``retention``               how far the audit trail is sealed: ids, marks, hash
 exec:{ROUTE}:sealer            string  half a minute               the worker that seals it for all
 exec:{ROUTE}:intent:ID         hash    ``retention`` from settling the ledger entry
-exec:{ROUTE}:state             hash    for ever                    incarnation, halt, guard, counters
+exec:{ROUTE}:state             hash    for ever                    incarnation, halt, guard, counters, the last seal
 exec:{ROUTE}:open              zset    while unsettled             intent_id by the time somebody must look again
 exec:{ROUTE}:doubts            zset    while in doubt              intent_id by the time of its next look-up
 exec:{ROUTE}:lanes             zset    while registered            ``SYMBOL NUL ENTRY NUL ID``, all scores 0: lanes in order

@@ -259,7 +259,8 @@ class Upkeep:
     def _forget_owners(self) -> None:
         oldest = self._ledger.now_ms() - round(self._ledger.rules.retention * 1000)
         for name, owner in self._client.hscan_iter(self._keys.owned, count=500):
-            if int(owner.partition(b":")[0]) < oldest:
+            since = owner.partition(b":")[0]
+            if since.isdigit() and int(since) < oldest:
                 self._client.hdel(self._keys.owned, name)
 
     def _seal(self) -> None:

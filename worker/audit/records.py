@@ -32,7 +32,7 @@ def records_of(entry: Entry) -> list[Record]:
     text = entry.fields.get(b"records", b"").decode("utf-8", "backslashreplace")
     try:
         rows: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     found = []
     for row in rows if isinstance(rows, list) else []:

@@ -9,7 +9,6 @@ from typing import Any, Final
 from worker.assembly import common
 from worker.doctor.findings import Ailment, Check, Found, Severity, well
 from worker.doctor.patient import Patient, text
-from worker.ledger.control import HEARTBEAT_LOST
 from worker.settings import Mode
 
 _NONE = Ailment(
@@ -110,9 +109,9 @@ def _all_is_denied(patient: Patient, cards: Mapping[str, Mapping[str, Any]]) -> 
 
 def _cards(patient: Patient) -> Mapping[str, Mapping[str, Any]]:
     rows = patient.client.hgetall(patient.keys.workers)
-    cards = {text(name): json.loads(body) for name, body in rows.items()}
-    oldest = patient.now_ms - HEARTBEAT_LOST * 1000
-    return {name: card for name, card in cards.items() if card["beat"] >= oldest}
+    alive = {one.name for one in patient.status.workers}
+    # What no worker of ours has written is not among those.
+    return {name: json.loads(body) for key, body in rows.items() if (name := text(key)) in alive}
 
 
 CHECKS: Final = (
