@@ -987,12 +987,23 @@ def test_a_queue_on_the_same_redis_is_known_by_its_address(ours: str, queue: str
 
 
 def test_a_check_that_meets_something_odd_is_unknown_and_the_others_are_done(ward: Ward) -> None:
+    def odd(_real: Any) -> Any:
+        raise TypeError("odd")
+
+    client = Answering(connect(ward.server.url, client_name="doctor"), {"INFO MEMORY": odd})
+
+    found = ward.findings(client=client)
+
+    assert "the check itself failed" in found["redis.memory.unknown"].evidence
+    assert "queue.dead_letters" in found or "queue.dead_letters.unknown" in found
+
+
+def test_a_card_that_no_worker_has_written_is_not_read(ward: Ward) -> None:
     ward.client.hset(KEYS.workers, "w3", "no JSON")
 
-    found = ward.findings()
-
-    assert "the check itself failed" in found["workers.agree.unknown"].evidence
-    assert "queue.dead_letters" in found or "queue.dead_letters.unknown" in found
+    assert not [
+        name for name in ward.findings() if name.startswith("workers.agree") and name != "workers.agree"
+    ]
 
 
 def test_redis_going_away_in_the_middle_is_unknown(ward: Ward) -> None:
