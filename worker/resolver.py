@@ -347,8 +347,10 @@ class Resolver:
         is announced as an orphan and halts the route; any other that is not ours is noted once as foreign.
         """
         now = self._clock.now()
+        # Before the first scan somebody else has compared, or nobody has sent anything for long.
+        self._compared_to = self._compared_to or now
         try:
-            listed = self._adapter.list_orders(self._horizon(now))
+            listed = self._adapter.list_orders(self._horizon(self._compared_to))
         except BrokerError as error:
             self._log.warning(Event.LOOK_UP_FAILED, reason=str(error))
             return
@@ -363,13 +365,13 @@ class Resolver:
         if listed.complete:
             self._compared_to = min([now, *(row.placed_at for part in parts for row in part)])
 
-    def _horizon(self, now: datetime) -> datetime:
+    def _horizon(self, compared_to: datetime) -> datetime:
         """
         From where on the list is to be read. An order shows late, and what is said of it may change for as long as its
         doubt is open, so it reaches a day behind all that was not compared for good.
         """
         doubts = [moment(one.doubt.launched_at) for one in self._watched.values()]
-        return min([self._compared_to or now, *doubts]) - MARGIN
+        return min([compared_to, *doubts]) - MARGIN
 
     def _compare_ids(self, rows: Sequence[OrderRecord]) -> list[OrderRecord]:
         """Returns those of which nothing can be said yet."""
