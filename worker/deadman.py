@@ -205,7 +205,7 @@ def watching_over(
                     watch.error = error
                     watch.stop.set()
                 elif told != (told := repr(error)):
-                    log.error(Event.CHORE_FAILED, chore="deadman", reason=told)
+                    log.error(Event.UPKEEP_FAULT, chore="deadman", reason=told)
                 clock.wait(watch.stop, TRY_EVERY)
 
     thread = threading.Thread(target=look, name="deadman", daemon=True)

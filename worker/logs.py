@@ -36,6 +36,8 @@ class Event(StrEnum):
     HEALTH_LISTENING = "health_listening"  # info
     HEALTH_FAULT = "health_fault"  # error, with its stack
     SETTINGS_NOTE = "settings_note"  # warning
+    UPKEEP_FAULT = "upkeep_fault"  # error: a chore that no order hangs on failed; told once until it is well
+    UPKEEP_WELL = "upkeep_well"  # info: that chore is done again
     LIBRARY_MESSAGE = "library_message"  # as the library said it
 
     # One intent
@@ -76,11 +78,12 @@ class Event(StrEnum):
     CANARY_FAILED = "canary_failed"  # warning: a NOOP did not come through
     CANCELLED_OPEN = "cancelled_open"  # error: working orders were cancelled because no worker was alive
 
-    CHORE_FAILED = "chore_failed"  # error: what a worker does on the side of orders; it is tried again
-
     # The audit trail
     AUDIT_SEALED = "audit_sealed"  # info: keep a copy of the seal elsewhere
     AUDIT_CUT_OFF = "audit_cut_off"  # error: seals that this worker has seen are gone
+
+    # What others put into our streams
+    ENTRY_UNREADABLE = "entry_unreadable"  # error: an entry that is no message of ours is passed over
 
     # Telling people
     TOLD = "told"  # info

@@ -223,8 +223,11 @@ class IntentProducer:
         while waiting and (left := deadline - self._clock.boottime()) > 0:
             for _, (at, fields) in read_after(self._client, {self.keys.responses: position}, left):
                 position = at
-                if fields.get(b"intent_id", b"").decode("utf-8", "replace") in waiting:
-                    yield _response(at, fields)
+                if fields.get(b"intent_id", b"").decode("utf-8", "replace") not in waiting:
+                    continue
+                # What is no answer, or another's, a stranger wrote: the true one is still to come.
+                if (response := _readable(fields)) is not None and response.intent_id in waiting:
+                    yield response
 
     def _stream(self, intent: ExecutionIntent) -> str:
         return self.keys.cancels if intent.intent_type is IntentType.CANCEL else self.keys.intents
@@ -298,6 +301,13 @@ def _response(position: str, fields: dict[bytes, bytes]) -> ExecutionResponse:
         raise ContractError(
             [f"entry {position}: {fault}" for fault in error.faults], error.intent_id
         ) from None
+
+
+def _readable(fields: dict[bytes, bytes]) -> ExecutionResponse | None:
+    try:
+        return load_response(fields.get(b"body", b""))
+    except ContractError:
+        return None
 
 
 def _is_away(error: BaseException) -> bool:

@@ -220,12 +220,16 @@ class Route:
         self._follower = None
         if self._adapter is not None and self._adapter.orders_change:
             metrics = self._metrics.route(self.name)
+            stream = self._ledger.keys.responses
+
+            def unreadable(entry: str, why: str) -> None:
+                self._log.error(Event.ENTRY_UNREADABLE, stream=stream, entry=entry, reason=why)
 
             def published(event: OrderEvent) -> None:
                 metrics.order_event(event.status)
 
             self._follower = Follower(
-                Working(self._client, self.name, self._adapter.broker_id, self._clock),
+                Working(self._client, self.name, self._adapter.broker_id, self._clock, unreadable),
                 self._adapter,
                 FollowRules(self.settings.order_list_interval, self.settings.lease, self.settings.retention),
                 published,

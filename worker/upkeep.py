@@ -6,7 +6,8 @@ import os
 import random
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import redis
@@ -50,15 +51,19 @@ class Observed:
 class _Chore:
     do: Callable[[], None]
     every: float
-    #: The safety of orders rests on it: a fault of it ends the worker. Any other is told, and the worker goes on.
-    is_vital: bool = False
+    #: The safety of orders hangs on it: a fault of it ends the worker. A fault of any other is told, and tried again.
+    guards_orders: bool = False
     due: float = 0.0
-    #: What went wrong the last time, until it goes well again.
-    fault: str = ""
+    #: The kinds of fault that were told and are not well again.
+    told: set[str] = field(default_factory=set)
 
 
 class Upkeep:
-    """One route's chores. ``turn`` does those that are due; what Redis does not answer is done at the next turn."""
+    """
+    One route's chores. ``turn`` does those that are due; what Redis does not answer is done at the next turn.
+
+    What a stranger puts into the route's keys ends a worker only where orders would not be safe otherwise.
+    """
 
     def __init__(
         self,
@@ -107,27 +112,52 @@ class Upkeep:
         self._sealer = Sealer(
             client, self._keys.route, retention=ledger.rules.retention, log=log, clock=clock, worker=worker
         )
+        self._sealing = _Chore(self._sealer.turn, EVERY)
         self._seen: RouteStatus | None = None
         self._stream = self._keys.intents if owns_stream else ""
         self._chores = self._all_chores(ledger.rules.lease, owns_stream, must_be_durable)
 
     def _all_chores(self, lease: float, owns_stream: bool, must_be_durable: bool) -> list[_Chore]:
-        chores = [
-            # Leases, doubts that must be told, and the word that all workers are of one build.
-            _Chore(self._renew, lease / 3.3, is_vital=True),
-            _Chore(self._sweep, min(0.5, lease / 4), is_vital=True),
-            _Chore(self._beat, 1.0, is_vital=True),
+        return [
+            *self._guarding(lease, must_be_durable),
+            # For people, and only for them. The guard, the halt and doubts are kept by the ledger's scripts.
             _Chore(self._observe, 1.0),
-            _Chore(self._trim_ours, 60.0),
+            # Proof afterwards of what was done. What is not sealed now is sealed later.
+            self._sealing,
+            # A lane that nobody weeds waits, and what waits is not sent.
             _Chore(self._weed, 30.0),
-            _Chore(self._seal, EVERY),
+            # Memory. What is kept too long does no harm to an order.
+            *(_Chore(partial(self._trim, stream), 60.0) for stream in self._published()),
             _Chore(self._forget_owners, 3600.0),
+            *self._queue_chores(owns_stream),
         ]
-        if owns_stream:
-            chores += [_Chore(self._trim_queues, 2.0), _Chore(self._tidy, 600.0)]
+
+    def _guarding(self, lease: float, must_be_durable: bool) -> list[_Chore]:
+        chores = [
+            # A claim that is not renewed is handed to somebody else while this worker still works on it.
+            _Chore(self._renew, lease / 3.3, guards_orders=True),
+            # Who cannot sweep does not see what silent workers left: it is not to count as alive.
+            _Chore(self._sweep, min(0.5, lease / 4), guards_orders=True),
+            # By it all learn of workers of another build: who is not seen must not send.
+            _Chore(self._beat, 1.0, guards_orders=True),
+        ]
         if must_be_durable:
-            chores.append(_Chore(self._check_durability, 5.0, is_vital=True))
+            # Whether the server may forget a launch, and an order be sent twice.
+            chores.append(_Chore(self._check_durability, 5.0, guards_orders=True))
         return chores
+
+    def _queue_chores(self, owns_stream: bool) -> list[_Chore]:
+        """Memory too, and consumers that are gone: what nobody acknowledged is never taken away."""
+        if not owns_stream:
+            return []
+        streams = (self._keys.intents, self._keys.cancels)
+        return [
+            *(_Chore(partial(self._trim_queue, stream), 2.0) for stream in streams),
+            *(_Chore(partial(self._tidy, stream), 600.0) for stream in streams),
+        ]
+
+    def _published(self) -> tuple[str, ...]:
+        return self._keys.responses, self._keys.failsafe, self._keys.orders
 
     def turn(self) -> None:
         """Do what is due."""
@@ -142,25 +172,30 @@ class Upkeep:
     def _do(self, chore: _Chore) -> None:
         try:
             chore.do()
-            chore.fault = ""
         except StateLost:
             self._lost()
         except Unavailable as error:
             self._tell_away(error)
         except Exception as error:
-            if self._can_go_on(chore, error):
-                return
+            if isinstance(error, redis.RedisError) and is_unavailable(error):
+                return self._tell_away(error)
+            if not chore.guards_orders:
+                return self._tell_fault(chore, error)
             raise
+        else:
+            self._tell_well(chore)
 
-    def _can_go_on(self, chore: _Chore, error: Exception) -> bool:
-        """Tell of a fault. Whether the worker may live with it."""
-        if isinstance(error, redis.RedisError) and is_unavailable(error):
-            self._tell_away(error)
-            return True
-        if not chore.is_vital and chore.fault != (fault := repr(error)):
-            chore.fault = fault
-            self._log.error(Event.CHORE_FAILED, chore=chore.do.__name__.lstrip("_"), reason=fault)
-        return not chore.is_vital
+    def _tell_fault(self, chore: _Chore, error: Exception) -> None:
+        """Once for each kind of it, until the chore is well again: it is tried at every turn."""
+        kind = type(error).__name__
+        if kind not in chore.told:
+            chore.told.add(kind)
+            self._log.error(Event.UPKEEP_FAULT, chore=_name(chore), reason=str(error), exc_info=True)
+
+    def _tell_well(self, chore: _Chore) -> None:
+        if chore.told:
+            chore.told.clear()
+            self._log.info(Event.UPKEEP_WELL, chore=_name(chore))
 
     def _tell_away(self, error: Exception) -> None:
         self.redis_is_away = True
@@ -168,13 +203,17 @@ class Upkeep:
 
     def leave(self) -> None:
         """Take this worker's name off the list, and seal what it has done."""
-        try:
-            self._client.hdel(self._keys.workers, self._worker)
-            self._sealer.leave()
-        except (Unavailable, redis.RedisError):
-            return
-        except Exception as error:  # noqa: BLE001  what is to be sealed waits for the next worker
-            self._log.error(Event.CHORE_FAILED, chore="seal", reason=repr(error))
+        # Told already if it was: the last turn of the sealer is a turn of that chore.
+        for chore in (_Chore(self._take_name_off, 0.0), replace(self._sealing, do=self._sealer.leave)):
+            try:
+                chore.do()
+            except (Unavailable, redis.ConnectionError, redis.TimeoutError):
+                return
+            except Exception as error:  # noqa: BLE001  it leaves whatever somebody has done to these keys
+                self._tell_fault(chore, error)
+
+    def _take_name_off(self) -> None:
+        self._client.hdel(self._keys.workers, self._worker)
 
     def _renew(self) -> None:
         rules = self._ledger.rules
@@ -247,33 +286,28 @@ class Upkeep:
         elif seen is not None and seen.halted and not status.halted:
             self._log.info(Event.RESUMED, epoch=status.epoch)
 
-    def _trim_queues(self) -> None:
-        for stream in (self._keys.intents, self._keys.cancels):
-            trim(self._client, stream, group=GROUP)
+    def _trim_queue(self, stream: str) -> None:
+        trim(self._client, stream, group=GROUP)
 
-    def _trim_ours(self) -> None:
+    def _trim(self, stream: str) -> None:
         oldest = self._ledger.now_ms() - round(self._ledger.rules.retention * 1000)
-        for stream in (self._keys.responses, self._keys.failsafe, self._keys.orders):
-            self._client.xtrim(stream, minid=f"{max(0, oldest)}-0", approximate=True)
+        self._client.xtrim(stream, minid=f"{max(0, oldest)}-0", approximate=True)
 
     def _forget_owners(self) -> None:
         oldest = self._ledger.now_ms() - round(self._ledger.rules.retention * 1000)
         for name, owner in self._client.hscan_iter(self._keys.owned, count=500):
             since = owner.partition(b":")[0]
+            # What is no owner of ours stays: nobody knows how old it is.
             if since.isdigit() and int(since) < oldest:
                 self._client.hdel(self._keys.owned, name)
-
-    def _seal(self) -> None:
-        self._sealer.turn()
 
     def _weed(self) -> None:
         start = "-"
         while start:
             _, start = self._ledger.weed(self._stream, start)
 
-    def _tidy(self) -> None:
-        for stream in (self._keys.intents, self._keys.cancels):
-            tidy(self._client, stream, group=GROUP)
+    def _tidy(self, stream: str) -> None:
+        tidy(self._client, stream, group=GROUP)
 
     def _check_durability(self) -> None:
         """A live route on a server that became weak under it (a fail-over, a CONFIG SET) stops."""
@@ -281,3 +315,11 @@ class Upkeep:
             reason = "Redis may forget a launch: " + "; ".join(faults)
             if self._ledger.command("halt", self._worker, reason)[0] == "done":
                 self._log.error(Event.DURABILITY_WEAK, reason=reason)
+
+
+def _name(chore: _Chore) -> str:
+    """``weed``, or ``trim`` and the stream."""
+    do = chore.do
+    if isinstance(do, partial):
+        return f"{do.func.__name__.strip('_')} {do.args[0]}"
+    return {"turn": "seal", "leave": "seal"}.get(do.__name__, do.__name__.strip("_"))

@@ -207,17 +207,29 @@ def test_an_order_that_is_missing_at_the_broker_is_found(report: Report, client:
 
 
 @pytest.mark.usefixtures("traded")
-@pytest.mark.parametrize("fields", [{"foo": "bar"}, {"body": "no message"}])
-def test_an_entry_that_no_worker_has_written_is_named_and_the_day_is_not_clean(
-    report: Report, client: Any, fields: dict[str, str]
+@pytest.mark.parametrize("stream", [KEYS.responses, KEYS.orders])
+@pytest.mark.parametrize(
+    "alien", [{"foo": "bar"}, {"body": b"\xff"}, {"body": "{}"}, {"body": "[" * 100_000}]
+)
+def test_an_entry_that_cannot_be_read_is_named_and_the_day_is_not_clean(
+    report: Report, client: Any, stream: str, alien: dict[Any, Any]
 ) -> None:
-    alien = client.xadd(KEYS.responses, fields).decode()
+    entry = client.xadd(stream, alien).decode()
 
-    done, as_json = report(), report("today", "--json")
+    done = report()
+    as_json = report("today", "--json")
 
-    assert (done.exit_code, findings(as_json)) == (1, ["matching", "matching"])
-    assert f"not read: {alien}" in done.stdout
-    assert json.loads(as_json.stdout.splitlines()[-1])["strangers"] == [alien]
+    assert done.exit_code == as_json.exit_code == 1
+    assert f"entry {entry} of {stream}" in done.stdout
+    assert "2 matching, 1 unreadable: NOT CLEAN" in done.stdout
+    assert sorted(findings(as_json)) == ["matching", "matching", "unreadable"]
+
+
+@pytest.mark.usefixtures("traded")
+def test_an_entry_of_another_day_that_cannot_be_read_does_not_count(report: Report, client: Any) -> None:
+    client.xadd(KEYS.responses, {"foo": "bar"})
+
+    assert report("yesterday").exit_code == 0
 
 
 def test_an_order_in_doubt_is_no_clean_day(
@@ -295,7 +307,7 @@ def test_of_what_was_told_of_an_order_the_last_counts(
     enqueue(client, make_intent())
     Desk(any_redis.connect(), broker, clock).work()
     now = clock.now()
-    number = read_ours(client, KEYS, now - timedelta(hours=1), now + timedelta(hours=1))[0].broker_order_id
+    number = read_ours(client, KEYS, now - timedelta(hours=1), now + timedelta(hours=1))[0][0].broker_order_id
     for quantity, status in ((4, OrderStatus.PARTIALLY_FILLED), (10, OrderStatus.FILLED)):
         event = OrderEvent(
             intent_id="intent-1",
@@ -310,7 +322,7 @@ def test_of_what_was_told_of_an_order_the_last_counts(
         )
         client.xadd(KEYS.orders, {"body": dump(event)})
 
-    [one] = read_ours(client, KEYS, now - timedelta(hours=1), now + timedelta(hours=1))
+    [one], _ = read_ours(client, KEYS, now - timedelta(hours=1), now + timedelta(hours=1))
 
     assert (one.status, one.filled) == (OrderStatus.FILLED, Decimal(10))
     assert one.intent is not None and one.intent.quantity == 10

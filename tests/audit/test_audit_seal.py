@@ -93,7 +93,7 @@ def test_a_trail_that_nobody_touched_is_sound_and_what_is_not_sealed_yet_is_told
 def test_a_route_without_a_trail_is_sound(client: Any) -> None:
     sealer(client).turn()
 
-    assert found(client) == Verified("default", 0, 0, None, None, None, 0, None, None, None)
+    assert found(client) == Verified("default", 0, 0, None, None, None, 0, None, None)
 
 
 def test_sealing_goes_on_where_another_worker_stopped(client: Any) -> None:
@@ -218,6 +218,17 @@ def test_what_is_kept_is_cut_again_only_when_there_is_more_to_forget(client: Any
         clock.advance(CUT_EVERY + 1)
 
     assert sum(b'"cut"' in fields[b"records"] for _, fields in client.xrange(KEYS.audit)) == 1
+
+
+@pytest.mark.parametrize("records", ['"cut', "[" * 100_000 + '"cut"', '[["cut_off","","\\ud800",""]]'])
+def test_what_a_stranger_wrote_into_the_trail_is_no_crash_of_the_command(
+    client: Any, cli: Callable[..., Result], records: str
+) -> None:
+    happen(client, 1)
+    client.xadd(KEYS.audit, {"worker": b"\xff", "records": records}, id=f"{2**61}-0")
+    sealer(client).turn()
+
+    assert [cli("audit", "verify", *json_).exit_code for json_ in ([], ["--json"])] == [0, 0]
 
 
 def test_a_trail_that_is_cut_while_it_is_verified_is_no_fault(
@@ -396,6 +407,162 @@ def _bytes(value: str | int | bytes) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
+# --- What the route's state remembers -----------------------------------------------------------------------
+
+
+def begin_anew(client: Any, worker: str) -> Sealer:
+    """A sealer that has seen nothing, and whose turn it is."""
+    client.delete(KEYS.sealer)
+    return sealer(client, worker=worker)
+
+
+@pytest.mark.parametrize("gone", [[KEYS.seals], [KEYS.audit, KEYS.seals]], ids=["seals", "both"])
+@pytest.mark.parametrize("knows", [True, False], ids=["the same sealer", "a new sealer"])
+def test_who_deletes_the_seals_is_found_out_before_and_after_the_next_turn_of_a_worker(
+    client: Any, cli: Callable[..., Result], gone: list[str], knows: bool
+) -> None:
+    happen(client, 12)
+    one = sealer(client)
+    one.turn()
+    last = seals(client)[-1].name
+    client.delete(*gone)
+
+    before = cli("audit", "verify", "--json")
+    happen(client, 3)
+    goes_on = one if knows else begin_anew(client, "w2")
+    goes_on.turn()
+    goes_on.turn()
+    after = found(client)
+
+    assert before.exit_code == 1
+    told = json.loads(before.stdout)["fault"]
+    assert (told["what"], told["seal"]) == ("remembered", 3) and "seals were removed" in told["text"]
+    assert after.fault is not None and (after.fault.what, after.fault.seal) == ("beginning", 4)
+    assert any(f"{last}, kept none" in words for words in after.warnings)
+
+
+def test_an_entry_that_was_altered_while_there_were_no_seals_is_not_signed_by_our_own_worker(
+    client: Any, ids: list[str]
+) -> None:
+    client.delete(KEYS.seals)
+    rewrite(client, lambda rows: rows[5][1].update({b"worker": b"somebody else"}), KEYS.audit)
+    happen(client, 3)
+    begin_anew(client, "w2").turn()
+
+    assert seals(client)[0].number == 4
+    assert found(client).fault is not None
+
+
+def test_a_removed_seal_stays_missed_when_the_chain_goes_on(client: Any, ids: list[str]) -> None:
+    client.xdel(KEYS.seals, client.xrevrange(KEYS.seals, count=1)[0][0])
+    happen(client, 3)
+    begin_anew(client, "w2").turn()
+
+    fault = found(client).fault
+
+    assert fault is not None and (fault.what, fault.seal) == ("seal", 3)
+
+
+def test_seals_that_were_written_anew_are_not_those_that_the_state_remembers(
+    client: Any, ids: list[str]
+) -> None:
+    rewrite(client, lambda rows: rows[5][1].update({b"worker": b"somebody else"}), KEYS.audit)
+    client.delete(KEYS.seals)
+    rows = [Entry(*row) for row in client.xrange(KEYS.audit)]
+    before: Seal | None = None
+    for start in range(0, 12, 4):
+        before = seal(before, rows[start : start + 4])
+        client.xadd(KEYS.seals, before.fields())
+
+    fault = found(client).fault
+
+    assert fault is not None and (fault.what, fault.seal) == ("remembered", 3)
+    assert "written anew" in fault.text
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"", b"\xff", b"3:51ac:1-1", b"-1:" + b"0" * 64 + b":1-1"])
+def test_a_remembered_seal_that_cannot_be_read_is_a_fault_and_ends_no_sealer(
+    client: Any, ids: list[str], junk: bytes
+) -> None:
+    client.hset(KEYS.state, "seal", junk)
+    fault = found(client).fault
+    happen(client, 3)
+    begin_anew(client, "w2").turn()
+    after = found(client)
+
+    assert fault is not None and fault.what == "remembered"
+    assert after.fault is None and after.unsealed == 0
+    assert len(after.warnings) == (1 if junk else 0)
+
+
+def test_seals_of_workers_that_do_not_remember_them_are_gone_on_from(client: Any, ids: list[str]) -> None:
+    """As in the middle of an upgrade, or after a way back."""
+    client.hdel(KEYS.state, "seal")
+    assert found(client).fault is None and len(found(client).warnings) == 1
+    happen(client, 4)
+    begin_anew(client, "w2").turn()
+    happen(client, 4)
+    new = Entry(*client.xrange(KEYS.audit)[16]), *(Entry(*row) for row in client.xrange(KEYS.audit)[17:])
+    older = seal(seals(client)[-1], new)
+    client.xadd(KEYS.seals, older.fields())
+    assert found(client).fault is None
+    happen(client, 4)
+    begin_anew(client, "w3").turn()
+
+    result = found(client)
+
+    assert (result.fault, result.warnings, result.unsealed, result.seals) == (None, (), 0, 6)
+
+
+@pytest.mark.parametrize("forged", [{"x": "y"}, {"number": "7"}, {"number": "99"}])
+def test_what_is_no_seal_is_named_wherever_it_stands_and_the_chain_goes_on_behind_it(
+    client: Any, forged: dict[str, str]
+) -> None:
+    client.xadd(KEYS.seals, forged)
+    one = sealer(client)
+    for number in range(3):
+        happen(client, 3, first=number)
+        one.turn()
+        one.turn()
+        for _ in range(25):
+            client.xadd(KEYS.seals, forged)
+
+    result = found(client)
+    real = [fields for _, fields in client.xrange(KEYS.seals) if b"hash" in fields]
+
+    assert result.fault is not None and "is no seal" in result.fault.text
+    assert [int(fields[b"number"]) for fields in real] == [1, 2, 3]
+
+
+def test_what_is_no_seal_keeps_nothing_from_being_forgotten(client: Any) -> None:
+    seconds, _ = client.time()
+    client.xadd(KEYS.seals, {"x": "y"}, id=f"{(seconds - 7200) * 1000}-0")
+    old_trail(client)
+    client.xadd(KEYS.seals, {"x": "y"})
+    sealer(client, retention=1800.0).turn()
+
+    # What stood before the anchor went with it.
+    assert seals_and_others(client)[0] == 3
+
+
+def seals_and_others(client: Any) -> list[int]:
+    return [int(fields.get(b"number", 0)) for _, fields in client.xrange(KEYS.seals)]
+
+
+def test_what_was_not_sealed_for_a_minute_is_warned_of(client: Any, cli: Callable[..., Result]) -> None:
+    seconds, _ = client.time()
+    happen(client, 1, id=f"{(seconds - 90) * 1000}-0")
+    happen(client, 1)
+
+    done = cli("audit", "verify")
+
+    assert done.exit_code == 0
+    assert "WARNING  the oldest entry that is not sealed is 9" in done.stdout
+    sealer(client).turn()
+    happen(client, 1)
+    assert "WARNING" not in cli("audit", "verify").stdout
+
+
 # --- Against a copy -----------------------------------------------------------------------------------------
 
 
@@ -406,7 +573,7 @@ def test_a_chain_that_was_written_anew_from_its_first_entry_on_does_not_match_a_
     assert found(client, copy).fault is None
     rewrite(client, lambda rows: rows[5][1].update({b"worker": b"somebody else"}), KEYS.audit)
     client.delete(KEYS.seals, KEYS.sealer)
-    client.hdel(KEYS.state, "sealed")
+    client.hdel(KEYS.state, "seal")
     sealer(client).turn()
 
     assert found(client).fault is None
@@ -420,7 +587,7 @@ def test_a_copy_of_a_seal_that_the_chain_does_not_reach_is_a_fault(client: Any, 
     last = seals(client)[2]
     never = replace(last, number=4)
 
-    fault = found(client, last.name, last.hash, never.name).fault
+    fault = found(client, last.name, last.name.upper(), never.name).fault
 
     assert fault is not None and "does not reach" in fault.text
 
@@ -440,59 +607,6 @@ def test_each_seal_is_logged_and_one_that_has_vanished_under_the_sealer_too(clie
 
     assert [line["event"] for line in lines[:3]] == ["audit_sealed", "audit_cut_off", "audit_sealed"]
     assert (lines[0]["seal"], lines[1]["seal"]) == (name, name)
-
-
-@pytest.mark.parametrize("keys", [(KEYS.seals,), (KEYS.seals, KEYS.audit)])
-@pytest.mark.parametrize("sealed_since", [False, True])
-def test_seals_that_were_deleted_are_found_missing_also_when_sealing_has_gone_on(
-    client: Any, ids: list[str], keys: tuple[str, ...], sealed_since: bool
-) -> None:
-    client.delete(*keys)
-    happen(client, 4, first=20)
-    if sealed_since:
-        client.delete(KEYS.sealer)
-        sealer(client).turn()
-
-    fault = found(client).fault
-
-    assert fault is not None and fault.what == ("beginning" if sealed_since else "end")
-
-
-@pytest.mark.parametrize("behind", [False, True])
-def test_what_a_stranger_put_among_the_seals_is_named_and_stops_no_sealer(
-    client: Any, ids: list[str], behind: bool
-) -> None:
-    client.delete(KEYS.sealer)
-    alien = client.xadd(KEYS.seals, {"x": "y"})
-    happen(client, 4, first=20)
-    one = sealer(client)
-    for _ in range(2):
-        one.turn()
-    if behind:
-        client.xadd(KEYS.seals, {"x": "y"})
-    one.leave()
-
-    fault = found(client).fault
-
-    assert fault is not None and (fault.what, alien.decode() in fault.text) == ("seal", True)
-    newest = client.xrevrange(KEYS.seals, count=2)[int(behind)]
-    assert Seal.read(newest[1]).number == 4
-
-
-def test_a_trail_that_nobody_seals_is_told_with_its_age(client: Any, cli: Callable[..., Result]) -> None:
-    seconds, _ = client.time()
-    client.xadd(KEYS.audit, {"worker": "w1", "records": "[]"}, id=f"{(seconds - 61) * 1000}-0")
-
-    done = cli("audit", "verify", "--route", "default")
-
-    assert "not sealed for 6" in done.stdout and done.exit_code == 0
-
-
-@pytest.mark.parametrize("copy", ["foo:bar", "zzz", "1:51AC", "", ":" + "a" * 64])
-def test_what_is_no_copy_of_a_seal_is_a_usage_error(cli: Callable[..., Result], copy: str) -> None:
-    done = cli("audit", "verify", "--route", "default", "--against", copy)
-
-    assert done.exit_code == 2 and "NUMBER:HASH" in done.stderr
 
 
 # --- The command --------------------------------------------------------------------------------------------
@@ -518,3 +632,14 @@ def test_the_command_says_what_is_sound_and_exits_1_on_a_fault(
     assert "route default: sound" in sound.stdout and "12 entries under 3 seals" in sound.stdout
     assert broken.exit_code == 1
     assert json.loads(broken.stdout)["fault"]["entry"] == ids[6]
+
+
+@pytest.mark.parametrize("copy", ["foo:bar", "zzz", "1:51AC", "0" * 64, "0:" + "0" * 64, "1:" + "g" * 64, ""])
+def test_a_copy_that_is_none_is_a_usage_error_that_shows_the_form(
+    client: Any, ids: list[str], cli: Callable[..., Result], copy: str
+) -> None:
+    done = cli("audit", "verify", "--route", "default", "--against", copy)
+
+    assert done.exit_code == 2
+    assert "NUMBER:HASH" in done.output and "FAULT" not in done.output
+    assert isinstance(done.exception, SystemExit)

@@ -246,3 +246,32 @@ class _Reads:
         rows = self._client.xrange(*args, **options)
         self.entries += len(rows)
         return rows
+
+
+@pytest.mark.parametrize(
+    "body", [b"intent-1", b'{"intent_id": "intent-1"}', b"[" * 100_000 + b"intent-1", None]
+)
+def test_what_a_stranger_wrote_into_the_streams_is_no_step_and_hides_none(
+    any_redis: AnyRedis, client: Any, body: bytes | None
+) -> None:
+    enqueue(client, make_intent())
+    desk(any_redis, MockBroker()).work()
+    for stream in (KEYS.orders, KEYS.failsafe):
+        client.xadd(stream, {"body": body} if body else {"x": "y"})
+    junk = [["claimed", "intent-1", "", "", "no entry"], ["claimed", "intent-1", 7], "intent-1"]
+    client.xadd(KEYS.audit, {"worker": "x", "records": json.dumps(junk)})
+    client.xadd(KEYS.audit, {"worker": "x", "records": "[" * 100_000 + '"intent-1"'})
+    filled(client, "intent-1", 10, OrderStatus.FILLED)
+    beyond = json.dumps([["odd", "intent-1", "\ud800", ""]])
+    client.xadd(KEYS.audit, {"worker": "x", "records": beyond}, id=f"{2**61}-0")
+    surroundings = Surroundings({"EXECWORKER_REDIS_URL": any_redis.url}, any_redis.connect, ManualClock())
+
+    found = told(client, "intent-1", thorough=True)
+
+    # One entry of a stranger's is a step as any: what it claims is not proof.
+    assert {"odd", "parked"} <= set(events(found))
+    ours = [one for one in events(found) if one not in ("odd", "parked")]
+    assert ours == ["enqueued", "claimed", "launched", "settled", "order"]
+    for options in ([], ["--json"]):
+        shown = CliRunner().invoke(app, ["intent", "intent-1", "--thorough", *options], obj=surroundings)
+        assert shown.exit_code == 0, shown.exception

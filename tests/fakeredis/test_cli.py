@@ -781,6 +781,42 @@ def test_all_streams_are_followed_in_the_order_of_what_happened(cli: Cli) -> Non
     assert "cannot be read" in lines[3]
 
 
+@pytest.mark.parametrize(
+    "alien",
+    [{"foo": "bar"}, {"body": "9" * 5000}, {"body": '"\\ud800"'}, {"body": "[" * 100_000}, {"body": "NaN"}],
+)
+def test_what_a_stranger_wrote_ends_nobodys_watching(cli: Cli, client: Any, alien: dict[str, str]) -> None:
+    for stream in (KEYS.responses, KEYS.failsafe, KEYS.orders):
+        client.xadd(stream, alien)
+
+    text = cli("watch", "--from", "0", "--count", "3")
+    found = documents(cli("watch", "--from", "0", "--count", "3", "--json"))
+
+    assert text.stdout.count("cannot be read") == 3
+    assert len(found) == 3
+
+
+def test_a_dead_letter_that_a_stranger_wrote_is_shown(cli: Cli, client: Any) -> None:
+    client.xadd(KEYS.dead, {b"\xff": b"\xff"})
+    client.xadd(KEYS.dead, {b"body": b"x"}, id=f"{2**63}-0")
+
+    assert len(cli("dead", "list").stdout.splitlines()) == 3
+    assert len(documents(cli("dead", "list", "--json"))) == 2
+    assert cli("dead", "show", f"{2**63}-0").exit_code == 0
+
+
+@pytest.mark.usefixtures("in_doubt")
+@pytest.mark.parametrize("alien", [{"foo": "bar"}, {"body": "junk"}])
+def test_a_doubt_is_ended_by_hand_whatever_a_stranger_wrote_among_the_answers(
+    cli: Cli, client: Any, alien: dict[str, str]
+) -> None:
+    client.xadd(KEYS.responses, alien)
+
+    done = cli("doubt", "resolve", "intent-1", "--accepted", "7", "--reason", "seen", "--actor", "hong@desk")
+
+    assert done.exit_code == 0
+
+
 @pytest.mark.usefixtures("published")
 def test_one_stream_is_followed_from_a_remembered_position(cli: Cli) -> None:
     [one] = documents(cli("watch", "responses", "--from", "1-0", "--count", "1", "--json"))

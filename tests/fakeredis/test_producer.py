@@ -226,6 +226,23 @@ def test_each_of_many_answers_is_given_once_as_it_comes(producer: IntentProducer
     assert rest == ["i-3", "i-2"]
 
 
+def test_what_a_stranger_wrote_among_the_answers_does_not_end_the_wait(
+    producer: IntentProducer, client: Any
+) -> None:
+    def others() -> None:
+        client.xadd(KEYS.responses, {"intent_id": "intent-1", "body": "junk"})
+        client.xadd(KEYS.responses, {"intent_id": "intent-1", "body": dump(answer("intent-2"))})
+        client.xadd(KEYS.responses, {"intent_id": "intent-1"})
+        settle(client, answer())
+
+    timer = threading.Timer(0.1, others)
+    timer.start()
+    try:
+        assert producer.wait("intent-1", timeout=5.0).intent_id == "intent-1"
+    finally:
+        timer.join()
+
+
 def test_waiting_in_vain_says_what_is_safe_to_do(producer: IntentProducer, client: Any) -> None:
     settle(client, answer("i-1"))
 

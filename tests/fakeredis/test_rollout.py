@@ -145,3 +145,35 @@ def test_what_a_person_opened_and_what_differed_is_in_the_audit_trail(
 
     assert ("builds_differ", "w1 1/a; w2 2/a") in [(e, "; ".join(sorted(d.split("; ")))) for e, d in trail]
     assert ("rollout", "kim: release of today") in trail
+
+
+@pytest.mark.parametrize("junk", ["junk", "[]", '{"beat": "soon"}', '{"beat": 1e300, "build": "1/a"}'])
+def test_a_row_that_cannot_be_read_counts_as_another_build_for_as_long_as_it_is_written(
+    any_redis: AnyRedis, start: Callable[..., Desk], junk: str
+) -> None:
+    client, broker = any_redis.connect(), MockBroker()
+    live = start("w1", "1/a", broker)
+    for number in range(3):
+        client.hset(KEYS.workers, "ghost", junk)
+        assert "ghost unreadable" in beat(live, "1/a")
+        assert ask(live, client, f"i-{number}") is Code.ROLLOUT
+        silence(client, "ghost", FRESH + 1)
+
+    assert broker.placed == []
+
+
+def test_junk_among_the_workers_stops_a_live_route_for_some_seconds_and_is_forgotten(
+    any_redis: AnyRedis, start: Callable[..., Desk]
+) -> None:
+    client = any_redis.connect()
+    live = start("w1", "1/a")
+    client.hset(KEYS.workers, "ghost", "junk")
+    assert beat(live, "1/a") != ""
+    silence(client, "ghost", FRESH + 1)
+    assert beat(live, "1/a") == ""
+    assert ask(live, client, "a") is None
+
+    silence(client, "ghost", FORGOTTEN + 1)
+    beat(live, "1/a")
+
+    assert client.hkeys(KEYS.workers) == [b"w1"]

@@ -1,107 +1,204 @@
-"""What strangers write into a route's keys ends no worker, and what safety needs still does."""
+"""A worker's chores go on whatever a stranger puts into the route's keys, but for those that orders hang on."""
 
 from __future__ import annotations
 
+import io
 import json
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import redis
+from typer.testing import CliRunner
 
-from tests.conftest import AnyRedis
-from tests.desk import KEYS, Desk
+from tests.conftest import AnyRedis, make_intent
+from tests.desk import KEYS, Desk, enqueue, published
 from tests.mock_broker import MockBroker
+from worker.audit.verify import verify
+from worker.cli.app import app
+from worker.cli.context import Surroundings
 from worker.clock import ManualClock
-from worker.durability import Confirmation
 from worker.ledger.control import Control
+from worker.logs import configure
+from worker.metrics import Metrics
 from worker.upkeep import Upkeep
 
+#: Seconds after which every chore is due again.
+LONG = 3601.0
+_METRICS = Metrics(["default"])
 
-@pytest.fixture(name="client")
-def _client(any_redis: AnyRedis) -> Any:
+
+class Worker:
+    """One worker with its chores, on a clock of its own."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self.clock = ManualClock()
+        self.lost: list[str] = []
+        self._logged = io.StringIO()
+        self.desk = Desk(client, MockBroker(), self.clock, name=name)
+        self._upkeep = Upkeep(
+            self.desk.ledger,
+            self.desk.engine,
+            client,
+            _METRICS.route("default"),
+            configure("info", "json", stream=self._logged),
+            self.clock,
+            worker=name,
+            port=lambda: 9464,
+            lost=lambda: self.lost.append("lost"),
+            away=lambda error: self.lost.append(str(error)),
+            skew=lambda _: None,
+            owns_stream=True,
+            must_be_durable=False,
+            confirmation=self.desk.ledger.rules.confirmation,
+            is_alive=lambda: True,
+        )
+        self.leave = self._upkeep.leave
+
+    def turn(self, times: int = 1) -> None:
+        """Every chore, so many times."""
+        for _ in range(times):
+            self._upkeep.turn()
+            self.clock.advance(LONG)
+
+    def logged(self, *events: str) -> list[tuple[str, str]]:
+        """The lines of these events, each with its chore."""
+        lines = [json.loads(line) for line in self._logged.getvalue().splitlines()]
+        return [(line["event"], line["chore"]) for line in lines if line["event"] in events]
+
+
+@pytest.fixture
+def client(any_redis: AnyRedis) -> Any:
     return any_redis.connect()
 
 
-@pytest.fixture(name="one")
-def _one(any_redis: AnyRedis) -> SimpleNamespace:
-    clock, log = ManualClock(), Mock()
-    desk = Desk(any_redis.connect(), MockBroker(), clock, name="w1")
-    upkeep = Upkeep(
-        desk.ledger,
-        desk.engine,
-        desk.client,
-        Mock(),
-        log,
-        clock,
-        worker="w1",
-        port=lambda: 1,
-        lost=lambda: None,
-        away=lambda _: None,
-        skew=lambda _: None,
-        owns_stream=True,
-        must_be_durable=False,
-        about={"build": "b1", "mode": "paper"},
-        confirmation=Confirmation(),
-        is_alive=lambda: True,
-    )
-    return SimpleNamespace(upkeep=upkeep, clock=clock, log=log, ledger=desk.ledger)
+@pytest.fixture(name="start")
+def _start(any_redis: AnyRedis) -> Callable[[str], Worker]:
+    return lambda name: Worker(any_redis.connect(), name)
 
 
-def turn(one: SimpleNamespace, seconds: int = 5) -> None:
-    for _ in range(seconds):
-        one.clock.advance(1)
-        one.upkeep.turn()
+def work(worker: Worker, client: Any, name: str) -> None:
+    """An intent comes and is answered, so there is something to seal."""
+    enqueue(client, make_intent(intent_id=name))
+    worker.desk.work()
+    assert name in {one.intent_id for one in published(client)}
 
 
-def faults(one: SimpleNamespace) -> list[str]:
-    return [call.kwargs["chore"] for call in one.log.error.call_args_list if "chore" in call.kwargs]
-
-
-def test_a_trail_of_the_wrong_kind_is_told_once_until_it_is_well_again(
-    one: SimpleNamespace, client: Any
+def test_an_alien_entry_among_the_seals_ends_no_worker_and_sealing_goes_on(
+    client: Any, start: Callable[[str], Worker]
 ) -> None:
-    client.set(KEYS.audit, "no stream")
-    turn(one, 20)
-    assert faults(one) == ["seal"]
+    first, second = start("w1"), start("w2")
+    for number in range(3):
+        work(first, client, f"i-{number}")
+        client.xadd(KEYS.seals, {"x": "y"})
+        first.turn()
+        second.turn()
+    first.leave()
+    work(second, client, "later")
+    second.turn()
+    third = start("w3")
+    second.leave()
+    third.turn()
 
+    found = verify(client, "default")
+
+    assert first.logged("upkeep_fault") == second.logged("upkeep_fault") == third.logged("upkeep_fault") == []
+    assert found.fault is not None and "is no seal" in found.fault.text
+    last = client.xrevrange(KEYS.seals, count=1)[0][1]
+    assert last[b"last"] == client.xrevrange(KEYS.audit, count=1)[0][0]
+
+
+def test_junk_among_the_workers_ends_none_of_them_and_status_shows_those_that_are(
+    client: Any, start: Callable[[str], Worker], any_redis: AnyRedis
+) -> None:
+    workers = [start("w1"), start("w2")]
+    rubbish = [
+        b"junk",
+        b"",
+        b"[]",
+        b"7",
+        b'{"beat": "soon"}',
+        b'{"beat": 1e300}',
+        b'{"build": {}, "beat": 1}',
+    ]
+    rubbish += [b'{"beat": NaN}', b'"\xff\xfe"']
+    for number, junk in enumerate(rubbish):
+        client.hset(KEYS.workers, b"ghost\xff%d" % number, junk)
+    desk = Surroundings({"EXECWORKER_REDIS_URL": any_redis.url}, any_redis.connect, ManualClock())
+
+    shown = CliRunner().invoke(app, ["status"], obj=desk)
+    for worker in workers:
+        worker.turn(2)
+
+    assert shown.exception is None or isinstance(shown.exception, SystemExit)
+    assert [one.name for one in Control(client, "default").status().workers] == ["w1", "w2"]
+    assert [worker.lost for worker in workers] == [[], []]
+
+
+def test_a_key_that_is_of_another_type_for_a_moment_is_told_once_and_when_it_is_well_again(
+    client: Any, start: Callable[[str], Worker]
+) -> None:
+    worker = start("w1")
+    work(worker, client, "i-1")
+    worker.turn()
+    client.rename(KEYS.audit, KEYS.audit + ":aside")
+    client.set(KEYS.audit, "not a stream")
+    worker.turn(4)
     client.delete(KEYS.audit)
-    turn(one)
-    client.set(KEYS.audit, "no stream")
-    turn(one)
+    client.rename(KEYS.audit + ":aside", KEYS.audit)
+    worker.turn(2)
 
-    assert faults(one) == ["seal"] * 2
-    one.upkeep.leave()
+    assert worker.logged("upkeep_fault", "upkeep_well") == [("upkeep_fault", "seal"), ("upkeep_well", "seal")]
+    assert worker.lost == []
 
 
-def test_a_lease_that_cannot_be_renewed_for_a_fault_still_ends_the_worker(
-    one: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "key", ["responses", "failsafe", "orders", "seals", "owned", "lanes", "intents", "dead"]
+)
+def test_what_no_order_hangs_on_may_be_broken_for_good_and_the_worker_goes_on(
+    client: Any, start: Callable[[str], Worker], key: str
 ) -> None:
-    monkeypatch.setattr(one.ledger, "sweep", Mock(side_effect=redis.ResponseError("WRONGTYPE")))
+    worker = start("w1")
+    work(worker, client, "i-1")
+    client.delete(getattr(KEYS, key))
+    client.set(getattr(KEYS, key), "rubbish")
+    worker.turn(3)
+    worker.leave()
+
+    told = worker.logged("upkeep_fault")
+    assert told and len(told) == len(set(told))
+    assert worker.lost == []
+
+
+@pytest.mark.parametrize("key", ["open", "workers"])
+def test_a_chore_that_orders_hang_on_ends_the_worker_rather_than_to_go_on_without_it(
+    client: Any, start: Callable[[str], Worker], key: str
+) -> None:
+    worker = start("w1")
+    client.set(getattr(KEYS, key), "rubbish")
 
     with pytest.raises(redis.ResponseError):
-        turn(one, 20)
+        worker.turn()
 
 
-@pytest.mark.parametrize("junk", ["junk", "[1]", "3", '{"beat":"x"}', '{"beat":1e300}', '{"beat":{}}'])
-def test_a_card_that_a_stranger_wrote_ends_no_worker_and_is_forgotten(
-    one: SimpleNamespace, client: Any, junk: str
+def test_an_owner_that_cannot_be_read_does_not_keep_old_ones_from_being_forgotten(
+    client: Any, start: Callable[[str], Worker]
 ) -> None:
-    client.hset(KEYS.workers, "ghost", junk)
-    assert [worker.name for worker in Control(client, "default").status().workers] == []
+    worker = start("w1")
+    client.hset(KEYS.owned, mapping={"a": "alien", "number:1": "1000:1000:i-1", "z": b"\xff:"})
+    worker.turn()
 
-    turn(one)
-
-    assert faults(one) == [] and client.hkeys(KEYS.workers) == [b"w1"]
-    assert [worker.name for worker in Control(client, "default").status().workers] == ["w1"]
+    assert set(client.hkeys(KEYS.owned)) == {b"a", b"z"}
 
 
-@pytest.mark.parametrize("build", ["b2", 7, None])
-def test_a_fresh_card_of_no_known_build_counts_as_another_build(
-    one: SimpleNamespace, client: Any, build: object
+def test_a_worker_leaves_the_list_and_ends_also_when_it_cannot_seal(
+    client: Any, start: Callable[[str], Worker]
 ) -> None:
-    now = one.ledger.now_ms()
-    client.hset(KEYS.workers, "other", json.dumps({"beat": now, "build": build}))
+    worker = start("w1")
+    worker.turn()
+    client.set(KEYS.seals, "rubbish")
+    work(worker, client, "i-1")
+    worker.leave()
 
-    assert one.ledger.beat({"build": "b1"}, fresh=10.0, forgotten=300.0) != ""
+    assert not client.hexists(KEYS.workers, "w1")
+    assert worker.logged("upkeep_fault") == [("upkeep_fault", "seal")]

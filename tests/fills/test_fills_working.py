@@ -204,3 +204,19 @@ def test_a_key_that_somebody_else_has_spoilt_is_not_taken_for_a_server_that_is_a
 
     with pytest.raises(redis.ResponseError):
         working(case).lives()
+
+
+@pytest.mark.parametrize("alien", [{"foo": "bar"}, {"body": b"\xff"}, {"body": "{}"}])
+def test_an_answer_that_cannot_be_read_is_told_once_and_does_not_hold_up_those_behind_it(
+    case: Case, alien: dict[Any, Any]
+) -> None:
+    odd: list[str] = []
+    case.answer("a", "N1")
+    entry = case.connect().xadd(KEYS.responses, alien).decode()
+    case.answer("b", "N2")
+    mine = Working(case.connect(), "default", "exchange", case.clock, lambda which, _why: odd.append(which))
+
+    assert mine.take_answers() == (3, [])
+    assert mine.take_answers() == (0, [])
+    assert sorted(life.intent_id for life in mine.lives()) == ["a", "b"]
+    assert odd == [entry]

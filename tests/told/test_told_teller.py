@@ -11,8 +11,10 @@ import redis
 
 from tests.conftest import AnyRedis
 from tests.told.told_case import KEYS, Desk
+from worker.keys import RouteKeys
 from worker.metrics import TellResult
 from worker.told import NotTold
+from worker.told.place import Place
 
 
 class Ear:
@@ -264,3 +266,34 @@ def test_a_fault_of_ours_is_logged_and_telling_goes_on(desk: Desk, monkeypatch: 
 
     assert ear.heard == ["HALTED"]
     assert "RuntimeError: ours" in desk.log[0]["exception"]
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b"{}", b'{"type": 7}', b"[" * 100_000])
+def test_what_is_no_event_is_passed_over_at_once_and_the_next_one_is_told(desk: Desk, body: bytes) -> None:
+    ear = Ear()
+    began = desk.clock.boottime()
+    entry = desk.client.xadd(KEYS.failsafe, {"type": "HALTED", "body": body}).decode()
+    desk.happen("halt")
+
+    desk.teller(ear).step()
+
+    assert ear.heard == ["HALTED"] and ear.tries == 1
+    assert desk.clock.boottime() == began
+    assert [(line["event"], line.get("entry")) for line in desk.log] == [
+        ("entry_unreadable", entry),
+        ("told", None),
+    ]
+
+
+def test_a_route_whose_stream_is_no_stream_does_not_silence_the_others(desk: Desk) -> None:
+    ear = Ear()
+    teller = desk.teller(ear)
+    teller._places = {"other": Place(desk.client, "other", "ear"), **teller._places}
+    desk.client.set(RouteKeys("other").failsafe, "rubbish")
+    desk.happen("halt")
+
+    teller.step()
+    teller.step()
+
+    assert ear.heard == ["HALTED"]
+    assert [line["event"] for line in desk.log].count("telling_fault") == 1

@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 GENESIS: Final = sha256(b"the audit trail begins").hexdigest()
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+#: As `Tip.text` writes it.
+_TIP: Final = re.compile(r"([1-9][0-9]{0,17}):([0-9a-f]{64}):([0-9]{1,20}-[0-9]{1,20})", re.ASCII)
 _LENGTH: Final = struct.Struct(">Q")
 #: An id's milliseconds and its number among those, and a digest of the fields.
 _MARK: Final = struct.Struct(">QQ8s")
@@ -67,6 +69,38 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Tip:
+    """Where the chain ends: all that the next seal needs of the one before it."""
+
+    number: int
+    #: The chain's hash there; hexadecimal.
+    hash: str
+    #: The id of the last entry that is sealed.
+    last: str
+
+    @property
+    def name(self) -> str:
+        """The seal's: ``NUMBER:HASH``."""
+        return f"{self.number}:{self.hash}"
+
+    @property
+    def text(self) -> str:
+        """As the route's state remembers it."""
+        return f"{self.name}:{self.last}"
+
+    @classmethod
+    def read(cls, text: bytes) -> Tip:
+        """
+        Raises:
+            ValueError: it is none.
+        """
+        found = _TIP.fullmatch(text.decode("utf-8", "replace"))
+        if found is None:
+            raise ValueError("no number, hash and id of an entry")
+        return cls(int(found[1]), found[2], found[3])
+
+
+@dataclass(frozen=True, slots=True)
 class Seal:
     """What the trail was up to the entry ``last``."""
 
@@ -84,26 +118,16 @@ class Seal:
     @property
     def name(self) -> str:
         """What to keep a copy of: ``NUMBER:HASH``."""
-        return f"{self.number}:{self.hash}"
+        return self.tip.name
 
     @property
-    def remembered(self) -> str:
-        """What the route remembers of it beside the chain: ``NUMBER:HASH:LAST``."""
-        return f"{self.name}:{self.last}"
+    def tip(self) -> Tip:
+        return Tip(self.number, self.hash, self.last)
 
-    @classmethod
-    def recall(cls, remembered: str) -> Seal:
-        """
-        As much of a seal as the chain goes on from.
-
-        Raises:
-            ValueError: it is no seal.
-        """
-        number, hash_, last = remembered.split(":")
-        place_of(last)
-        if _HASH.fullmatch(hash_) is None:
-            raise ValueError("no seal: its hash is no hash")
-        return cls(int(number), last, last, 0, b"", hash_, "")
+    def follows(self, before: Tip) -> bool:
+        """Whether it is the next one after that, as far as its own words go."""
+        is_next = (self.number, self.previous) == (before.number + 1, before.hash)
+        return is_next and place_of(self.last) > place_of(before.last)
 
     def fields(self) -> dict[str, str | int | bytes]:
         """As an entry of the seals stream."""
@@ -157,7 +181,7 @@ def place_of(entry_id: str) -> tuple[int, int]:
     return int(ms), int(seq)
 
 
-def seal(before: Seal | None, entries: Sequence[Entry]) -> Seal:
+def seal(before: Seal | Tip | None, entries: Sequence[Entry]) -> Seal:
     """The seal over these entries, at least one, which come right after those of ``before``."""
     previous = before.hash if before else GENESIS
     return Seal(

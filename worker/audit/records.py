@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from worker.audit.chain import Entry
+
+#: The last second of the year 9999.
+_LAST: Final = 253_402_300_799_000
 
 
 class Record(NamedTuple):
@@ -43,5 +46,5 @@ def records_of(entry: Entry) -> list[Record]:
 
 
 def moment(milliseconds: int) -> datetime:
-    """A time of Redis's."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    """A time of Redis's. Whoever gives an entry an id of their own may have put it beyond all years."""
+    return datetime.fromtimestamp(min(milliseconds, _LAST) / 1000, UTC)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from contracts import (
     ContractError,
@@ -23,12 +23,15 @@ from worker.audit.chain import Entry
 from worker.audit.records import records_of
 from worker.evidence import order_key, order_key_of_row
 from worker.keys import RouteKeys
-from worker.published import messages
 
 #: How far around a day both sides are read. An order at its edge may be dated apart, by two clocks or by its time in a
 #: lane.
 MARGIN: Final = timedelta(hours=1)
 _PAGE: Final = 1000
+#: Letters of what is wrong with an entry.
+_WORDS_MAX: Final = 120
+
+_M = TypeVar("_M")
 
 
 class Finding(StrEnum):
@@ -43,6 +46,8 @@ class Finding(StrEnum):
     BROKER_ONLY = "broker_only"
     #: Nobody knows yet whether the broker holds it.
     IN_DOUBT = "in_doubt"
+    #: Not an order but an entry of a stream that is no message of ours: whoever wrote it may have replaced one.
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One order of the day."""
+    """One order of the day, or one entry that nobody can read."""
 
     finding: Finding
     symbol: str
@@ -79,8 +84,6 @@ class Report:
     start: datetime
     end: datetime
     lines: tuple[Line, ...]
-    #: Entries of our streams that no worker has written, and that were not read.
-    strangers: tuple[str, ...] = ()
 
     @property
     def totals(self) -> dict[str, int]:
@@ -90,32 +93,35 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        return not self.strangers and all(line.finding is Finding.MATCHING for line in self.lines)
+        return all(line.finding is Finding.MATCHING for line in self.lines)
 
 
-def read_ours(
-    client: Any, keys: RouteKeys, start: datetime, end: datetime, strangers: list[str] | None = None
-) -> list[Ours]:
+def read_ours(client: Any, keys: RouteKeys, start: datetime, end: datetime) -> tuple[list[Ours], list[Line]]:
     """
-    The accepted orders of a time, by when they were sent, with what was told of them since. The ids of entries that no worker
-    has written are added to ``strangers``.
+    The accepted orders of a time, by when they were sent, with what was told of them since; and a line for each entry
+    of that time that cannot be read.
 
     Raises:
         redis.RedisError: Redis does not answer.
     """
     found: dict[str, Ours] = {}
-    # The answer to a CANCEL names an order that was answered before.
-    answers = (one for one in _rows(client, keys.responses, start) if b"target" not in one.fields)
-    for answer in messages(load_response, answers, strangers):
+    odd = _Odd(end)
+    for one in _rows(client, keys.responses, start):
+        if b"target" in one.fields:
+            continue  # the answer to a CANCEL names an order that was answered before
+        answer = odd.read(load_response, keys.responses, one)
+        if answer is None:
+            continue
         sent_at = answer.sent_at or answer.timestamp
         if answer.accepted and answer.broker_order_id and start <= sent_at < end:
             found[answer.broker_order_id] = Ours(answer.intent_id, answer.broker_order_id, sent_at)
     asked = _asked(client, keys, {one.intent_id for one in found.values()}, start - MARGIN, end)
     told: dict[str, tuple[OrderStatus, Decimal]] = {}
-    events = _rows(client, keys.orders, start) if found else ()
-    for event in messages(load_order_event, events, strangers):
-        told[event.broker_order_id] = (event.status, event.filled_quantity)
-    return [
+    for one in _rows(client, keys.orders, start) if found else ():
+        event = odd.read(load_order_event, keys.orders, one)
+        if event is not None:
+            told[event.broker_order_id] = (event.status, event.filled_quantity)
+    ours = [
         Ours(
             one.intent_id,
             one.broker_order_id,
@@ -125,6 +131,24 @@ def read_ours(
         )
         for one in found.values()
     ]
+    return ours, odd.lines
+
+
+class _Odd:
+    """Entries that are no message of ours, until the end of a time: anybody may have put them there."""
+
+    def __init__(self, end: datetime) -> None:
+        self.lines: list[Line] = []
+        self._end_ms = end.timestamp() * 1000
+
+    def read(self, load: Callable[[bytes], _M], stream: str, entry: Entry) -> _M | None:
+        try:
+            return load(entry.fields.get(b"body", b""))
+        except ContractError as error:
+            if entry.place[0] < self._end_ms:
+                words = f"entry {entry.id.decode()} of {stream}: {str(error)[:_WORDS_MAX]}"
+                self.lines.append(Line(Finding.UNREADABLE, "", None, error.intent_id, (words,)))
+            return None
 
 
 def compare(

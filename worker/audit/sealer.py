@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
 
-from worker.audit.chain import Entry, Seal, place_of, seal
+from worker.audit.chain import Entry, Seal, Tip, place_of, seal
 from worker.clock import Clock
 from worker.connection import is_unavailable
 from worker.errors import Unavailable
@@ -25,10 +26,21 @@ LEASE: Final = 20.0
 CUT_EVERY: Final = 600.0
 #: Entries under one seal, and seals that are made in one turn, at most.
 ENTRIES_MAX, SEALS_MAX = 1000, 5
-#: So many entries that are no seals are looked behind.
-_STRANGERS_MAX: Final = 100
+#: Entries of the seals that are read in one go.
+_PAGE: Final = 20
 
 _SEAL, _CUT = (Script("worker.audit", name) for name in ("seal", "cut"))
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The end of the chain as it was read, and the two places by which a change since then shows."""
+
+    #: The last seal; ``None`` before the first.
+    tip: Tip | None
+    #: What the route's state remembers, and the newest entry of the seals; empty for none.
+    remembered: bytes = b""
+    newest: bytes = b""
 
 
 class Sealer:
@@ -57,8 +69,11 @@ class Sealer:
         self._clock = clock
         self._worker = worker
         self._entries_max = entries_max
-        #: The last seal as far as this worker knows.
-        self._last: Seal | None = None
+        #: The chain's end as far as this worker knows; ``None`` while it has to be read.
+        self._end: _End | None = None
+        #: The newest seal that this worker has seen, and the last loss that it has told.
+        self._seen: Tip | None = None
+        self._told = ""
         self._cut_from = 0.0
 
     def turn(self) -> None:
@@ -66,8 +81,6 @@ class Sealer:
         with _unavailable():
             if not self._lead():
                 return
-            if self._last is None:
-                self._read_last()
             for _ in range(SEALS_MAX):
                 if self._seal_next() < self._entries_max:
                     break
@@ -93,57 +106,92 @@ class Sealer:
 
     def _seal_next(self) -> int:
         """Make one seal. Returns how many entries it covers; none also where another sealer was faster."""
-        after = f"({self._last.last}" if self._last else "-"
+        end = self._end = self._end or self._read_end()
+        after = f"({end.tip.last}" if end.tip else "-"
         rows = self._client.xrange(self._keys.audit, after, "+", count=self._entries_max)
         if not rows:
             return 0
-        made = seal(self._last, [Entry(*row) for row in rows])
+        made = seal(end.tip, [Entry(*row) for row in rows])
         flat = [part for pair in made.fields().items() for part in pair]
-        number = self._last.number if self._last else 0
         keys = [self._keys.seals, self._keys.state]
-        how = _SEAL(self._client, keys, made.previous, number, made.remembered, *flat)
-        if how == b"changed":
-            self._read_last()
-            return 0
-        if how == b"gone" and self._last is not None:
-            self._tell_cut_off(self._last, None)
-        self._last = made
+        # If this raises, nobody knows whether it is sealed.
+        self._end = None
+        match _SEAL(self._client, keys, end.remembered, end.newest, made.tip.text, *flat):
+            case [b"sealed", newest]:
+                self._end = _End(made.tip, made.tip.text.encode(), newest)
+            case [b"changed"]:
+                return 0
+            case other:
+                raise AssertionError(other)
+        self._seen = made.tip
         self._log.info(Event.AUDIT_SEALED, seal=made.name, entries=made.count)
         return len(rows)
 
-    def _read_last(self) -> None:
+    def _read_end(self) -> _End:
         """
-        Another worker has sealed, or this one has just begun. The chain goes on from the seal that the route remembers; if
-        somebody has taken that away, its gap stays for `verify` to see.
+        Where the chain goes on. Another worker has sealed, or this one has just begun.
+
+        What the state remembers counts, and the seals behind it: those of workers that do not remember. It goes on from
+        there also where seals are gone: the gap then stays for all to see. What is no seal is passed over.
         """
-        text = self._client.hget(self._keys.state, "sealed")
-        found = Seal.recall(text.decode()) if text else self._newest_kept()
-        known, self._last = self._last, found
-        if known is not None and (found is None or found.number <= known.number):
-            self._tell_cut_off(known, found)
+        remembered = self._client.hget(self._keys.state, "seal") or b""
+        newest = b""
+        base = _tip(remembered)
+        found: list[Seal] = []
+        for entry, one in self._backwards("+"):
+            newest = newest or entry
+            if one is not None:
+                found.append(one)
+                if base is None or one.number <= base.number:
+                    break
+        if base is None:
+            base = found[0].tip if found else self._seen
+        self._tell_loss(remembered, base, found)
+        for one in reversed(found):
+            if base is not None and one.follows(base):
+                base = one.tip
+        self._seen = base
+        return _End(base, remembered, newest)
 
-    def _tell_cut_off(self, known: Seal, kept: Seal | None) -> None:
-        self._log.error(Event.AUDIT_CUT_OFF, seal=known.name, kept=kept.name if kept else "none")
+    def _tell_loss(self, remembered: bytes, base: Tip | None, found: list[Seal]) -> None:
+        """Nobody takes the newest seals away. The trail tells of it too, for the log may end up elsewhere."""
+        kept = found[0].name if found else "none"
+        names = {one.name for one in found}
+        if base is not None and base.name not in names:
+            gone = base.name
+        elif self._seen is not None and (not found or found[0].number < self._seen.number):
+            gone = self._seen.name
+        elif remembered and _tip(remembered) is None:
+            gone = "unreadable in the state"
+        else:
+            return
+        told = f"{gone}, kept {kept}"
+        if told == self._told:
+            return
+        self._told = told
+        self._log.error(Event.AUDIT_CUT_OFF, seal=gone, kept=kept)
+        records = json.dumps([[CUT_OFF, "", told, ""]], separators=(",", ":"))
+        self._client.xadd(self._keys.audit, {"worker": self._worker, "records": records})
 
-    def _newest_kept(self) -> Seal | None:
-        """The newest seal of the stream. What a stranger has put behind it is for `verify` to name."""
-        for _, fields in self._client.xrevrange(self._keys.seals, count=_STRANGERS_MAX):
-            with suppress(ValueError):
-                return Seal.read(fields)
-        return None
+    def _backwards(self, start: str) -> Iterator[tuple[bytes, Seal | None]]:
+        """The entries of the seals, newest first. Anybody may have put something there that is none."""
+        while rows := self._client.xrevrange(self._keys.seals, start, "-", count=_PAGE):
+            for entry, fields in rows:
+                try:
+                    yield entry, Seal.read(fields)
+                except ValueError:
+                    yield entry, None
+            start = f"({rows[-1][0].decode()}"
 
     def _forget(self) -> None:
         """Cut behind the newest seal that is wholly older than the retention. The first seal has no anchor before it."""
         seconds, _ = self._client.time()
         oldest = max(0, round((seconds - self._retention) * 1000))
-        found = self._client.xrevrange(self._keys.seals, f"({oldest}", "-", count=1)
+        old = ((entry, one) for entry, one in self._backwards(f"({oldest}") if one is not None)
+        entry, anchor = next(old, (b"", None))
         kept = self._client.xrange(self._keys.seals, count=1)
-        if not found or found[0][0] == kept[0][0]:
+        if anchor is None or not kept or entry == kept[0][0]:
             return
-        try:
-            entry, anchor = found[0][0], Seal.read(found[0][1])
-        except ValueError:
-            return  # no seal: nothing is cut before a person has looked at it
         ms, seq = place_of(anchor.last)
         records = json.dumps([[CUT, "", anchor.name, ""]], separators=(",", ":"))
         _CUT(
@@ -158,6 +206,15 @@ class Sealer:
 
 #: The event by which the trail tells where it was cut: its detail is the anchor's name.
 CUT: Final = "cut"
+#: The event by which it tells that a sealer found seals gone: its detail names the newest that is gone.
+CUT_OFF: Final = "cut_off"
+
+
+def _tip(remembered: bytes) -> Tip | None:
+    try:
+        return Tip.read(remembered)
+    except ValueError:
+        return None
 
 
 @contextmanager

@@ -8,17 +8,17 @@ what lies around those times is read, and of what lies between them as much as t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from contracts import OrderEvent, load_event, load_order_event, load_response
+from contracts import ContractError, OrderEvent, load_event, load_order_event, load_response
 from worker.audit.chain import Entry
 from worker.audit.records import moment, records_of
 from worker.keys import RouteKeys
-from worker.published import messages
 
 #: Milliseconds around a known time that are read in any case.
 _AROUND: Final = 250
@@ -27,6 +27,9 @@ _AROUND_OTHERS: Final = 5_000
 #: Entries of one stream that are read besides, and in one go.
 _BUDGET, _PAGE = 10_000, 1000
 _FOR_EVER: Final = 2**62
+_ENTRY_ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
+
+_M = TypeVar("_M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +133,8 @@ class _Search:
         windows, budget = _windows(fields), self._budget()
         start = windows[-1][0] if windows else 0
         for entry_id, row in _rows(self.client, self.keys.orders, start, _FOR_EVER, budget):
-            if intent_id.encode() not in row.get(b"body", b""):
-                continue
-            for event in messages(load_order_event, [(entry_id, row)]):
-                if event.intent_id != intent_id:
-                    continue
+            event = _read(load_order_event, intent_id, row)
+            if event is not None and event.intent_id == intent_id:
                 place = Entry(entry_id, row).place
                 self.found.add(_Found(place, 0, "order", event.seen_by, _order_text(event), intent_id))
                 if event.status.is_final:
@@ -153,13 +153,11 @@ class _Search:
     def _failsafe(self, intent_id: str, start: int) -> None:
         """What was announced of it later, perhaps where the trail is not read any more: these are few."""
         for entry_id, row in _rows(self.client, self.keys.failsafe, start, _FOR_EVER, self._budget()):
-            if intent_id.encode() not in row.get(b"body", b""):
+            event, place = _read(load_event, intent_id, row), Entry(entry_id, row).place
+            if event is None or event.intent_id != intent_id:
                 continue
-            for event in messages(load_event, [(entry_id, row)]):
-                place = Entry(entry_id, row).place
-                known = any(_is_same(one, event.type, place) for one in self.found)
-                if event.intent_id == intent_id and not known:
-                    self.found.add(_Found(place, 0, event.type, "", event.message, intent_id))
+            if not any(_is_same(one, event.type, place) for one in self.found):
+                self.found.add(_Found(place, 0, event.type, "", event.message, intent_id))
 
 
 @dataclass
@@ -191,13 +189,22 @@ def _rows(
         first = f"({rows[-1][0].decode()}"
 
 
+def _read(load: Callable[[bytes], _M], intent_id: str, row: dict[bytes, bytes]) -> _M | None:
+    """What may be about the intent. What anybody else has put there is no step of it."""
+    body = row.get(b"body", b"")
+    try:
+        return load(body) if intent_id.encode() in body else None
+    except ContractError:
+        return None
+
+
 def _of_trail(intent_id: str, entry: Entry) -> Iterator[_Found]:
     for number, one in enumerate(records_of(entry)):
         if one.intent_id != intent_id:
             continue
         event = one.event
         if event == "claimed":
-            if one.entry:
+            if _ENTRY_ID.fullmatch(one.entry):
                 yield _Found(Entry(one.entry.encode(), {}).place, -1, "enqueued", "", one.entry, intent_id)
             # What was claimed without a token waits for its lane.
             event = event if one.claim else "parked"

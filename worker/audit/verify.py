@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Final
 
 import redis
 
-from worker.audit.chain import GENESIS, Entry, Seal, place_of, seal
-from worker.audit.records import records_of
-from worker.audit.sealer import CUT
+from worker.audit.chain import GENESIS, Entry, Seal, Tip, place_of, seal
+from worker.audit.records import Record, moment, records_of
+from worker.audit.sealer import CUT, CUT_OFF
 from worker.keys import RouteKeys
 
 #: Entries and seals that are read in one go.
 _ENTRIES, _SEALS = 1000, 200
 #: How often a trail is read anew that was cut while it was read.
 _TRIES = 5
+#: While any worker lives, what happens is sealed within seconds. So many are too many.
+UNSEALED_SECONDS: Final = 60.0
+#: How a copy of a seal is written.
+_COPY: Final = re.compile(r"[1-9][0-9]{0,17}:[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,8 @@ class Fault:
     """The first place at which the trail is not what was sealed."""
 
     #: ``altered``, ``removed``, ``inserted`` or ``reordered``: an entry; ``seal``: a seal itself; ``beginning`` and
-    #: ``end``: something was cut off there; ``against``: a copy of a seal is not in the chain.
+    #: ``end``: something was cut off there; ``remembered``: the seal that the route's state remembers is not in the
+    #: chain, or cannot be read; ``against``: a copy of a seal is not.
     what: str
     #: The number of the seal that shows it; 0 for none.
     seal: int
@@ -49,14 +55,19 @@ class Verified:
     #: Entries that no seal covers yet, and the id of the oldest of them.
     unsealed: int
     unsealed_from: str | None
-    #: How old that one is, in seconds. A worker that is alive seals within a few.
-    unsealed_age: float | None
     fault: Fault | None
+    #: What is no proof of anything, and should be looked at.
+    warnings: tuple[str, ...] = ()
+
+
+def is_copy(text: str) -> bool:
+    """Whether it has the form of a copy of a seal: ``NUMBER:HASH``, the hash in 64 hexadecimal digits."""
+    return _COPY.fullmatch(text.strip().lower()) is not None
 
 
 def verify(client: redis.Redis, route: str, against: Sequence[str] = ()) -> Verified:
     """
-    Walk the whole trail and compute it anew. ``against``: copies of seals, ``NUMBER:HASH`` or the hash alone.
+    Walk the whole trail and compute it anew. ``against``: copies of seals, each as `is_copy` wants it.
 
     Raises:
         redis.RedisError: Redis does not answer.
@@ -84,17 +95,22 @@ class _Walk:
     #: The trail's own notes of where it was cut, and the copies that were met.
     cuts: set[str] = field(default_factory=set)
     met: set[str] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keys = RouteKeys(self.route)
 
     def run(self) -> Verified:
-        seconds, ends, remembered = self._ends()
+        ends, remembered = self._ends()
         rows = _Rows(self.client, self.keys.audit)
         fault = self._sealed(rows)
         unsealed, unsealed_from = (0, None) if fault else self._count_unsealed(rows)
-        fault = fault or self._fault_of_what_is_remembered(remembered) or self._fault_at_the_ends(ends)
-        fault = fault or self._fault_of_the_copies()
+        fault = (
+            fault
+            or self._fault_at_the_ends(ends)
+            or self._fault_of_the_remembered(remembered)
+            or self._fault_of_the_copies()
+        )
         return Verified(
             route=self.route,
             entries=self.entries,
@@ -104,8 +120,8 @@ class _Walk:
             newest=self.previous.name if self.previous else None,
             unsealed=unsealed,
             unsealed_from=unsealed_from,
-            unsealed_age=max(0.0, seconds - place_of(unsealed_from)[0] / 1000) if unsealed_from else None,
             fault=fault,
+            warnings=tuple(self.warnings),
         )
 
     def was_cut_meanwhile(self) -> bool:
@@ -128,13 +144,14 @@ class _Walk:
             elif fault := self._step(found, rows):
                 return fault
             number, self.previous = found.number, found
-            self.met |= {found.name, found.hash}
+            self.met.add(found.name)
         return None
 
     def _begin_at(self, anchor: Seal, rows: _Rows) -> None:
         """What it covers has been forgotten; the chain goes on from its hash."""
         self.anchor = anchor
-        rows.skip(place_of(anchor.last))
+        for one in rows.passing(place_of(anchor.last)):
+            self._note_cuts([one])
 
     def _step(self, found: Seal, rows: _Rows) -> Fault | None:
         before = self.previous
@@ -159,40 +176,69 @@ class _Walk:
 
     def _note_cuts(self, entries: Sequence[Entry]) -> None:
         for one in entries:
-            if f'"{CUT}"'.encode() in one.fields.get(b"records", b""):
-                self.cuts |= {one.detail for one in records_of(one) if one.event == CUT}
+            # Few entries have one, and there may be millions.
+            if b'"cut' in one.fields.get(b"records", b""):
+                for record in records_of(one):
+                    self._note_cut(record)
+
+    def _note_cut(self, record: Record) -> None:
+        if record.event == CUT:
+            self.cuts.add(record.detail)
+        elif record.event == CUT_OFF:
+            self.warnings.append(
+                f"at {record.at:%Y-%m-%d %H:%M:%S} UTC worker {record.worker} found seals gone: {record.detail}; "
+                "compare with the log lines audit_sealed"
+            )
 
     def _count_unsealed(self, rows: _Rows) -> tuple[int, str | None]:
         count, first = 0, None
         for one in rows.rest():
-            count, first = count + 1, first or one.id.decode()
+            count, first = count + 1, first or one
             self._note_cuts([one])
-        return count, first
+        if first is None:
+            return 0, None
+        seconds, _ = self.client.time()
+        age = seconds - moment(first.place[0]).timestamp()
+        if age > UNSEALED_SECONDS:
+            self.warnings.append(
+                f"the oldest entry that is not sealed is {age:.0f} s old, and nothing proves that it was not altered: "
+                "a live worker seals within seconds (see the log for upkeep_fault)"
+            )
+        return count, first.id.decode()
 
-    def _ends(self) -> tuple[float, list[str], str]:
+    def _ends(self) -> tuple[list[str], bytes | None]:
         """
-        The time; the last id that each stream has ever given out, and the id of its last entry; and the seal that the route
-        remembers beside the chain. All at one moment.
+        The last id that each stream has ever given out, if its entry is gone, and the seal that the route's state
+        remembers; all at one moment, before the walk: the chain may only have grown since.
         """
         pipe = self.client.pipeline(transaction=True)
         for stream in (self.keys.audit, self.keys.seals):
             pipe.xinfo_stream(stream)
-        pipe.hget(self.keys.state, "sealed")
-        *ends, remembered = pipe.execute(raise_on_error=False)
+        pipe.hget(self.keys.state, "seal")
+        *streams, remembered = pipe.execute(raise_on_error=False)
         if isinstance(remembered, Exception):
             raise remembered
-        seconds, _ = self.client.time()
-        return float(seconds), [_last_ids(found) for found in ends], (remembered or b"").decode()
+        return [_last_ids(found) for found in streams], remembered
 
-    def _fault_of_what_is_remembered(self, remembered: str) -> Fault | None:
-        name = remembered.rpartition(":")[0]
-        if not name or name in self.met:
+    def _fault_of_the_remembered(self, remembered: bytes | None) -> Fault | None:
+        """The state remembers the last seal, written in one step with it: who takes seals away has to change both."""
+        if remembered is None:
+            if self.previous is not None:
+                self.warnings.append(
+                    "the route's state remembers no seal: workers of an older version made them all, or somebody took it away"
+                )
             return None
-        number = int(name.partition(":")[0])
-        words = (
-            f"the route remembers seal {name}, and it is not in the chain: seals were removed or written anew"
-        )
-        return Fault("end", number, None, words)
+        try:
+            tip = Tip.read(remembered)
+        except ValueError as error:
+            return Fault("remembered", 0, None, f"the seal that the route's state remembers is {error}")
+        if tip.name in self.met or (self.anchor is not None and tip.number < self.anchor.number):
+            return None
+        if self.previous is None or self.previous.number < tip.number:
+            words = f"the chain ends before seal {tip.number}, which the route's state remembers: seals were removed"
+        else:
+            words = f"seal {tip.number} is not the one that the route's state remembers: the chain was written anew"
+        return Fault("remembered", tip.number, None, words)
 
     def _fault_at_the_ends(self, ends: list[str]) -> Fault | None:
         audit, seals = ends
@@ -212,11 +258,11 @@ class _Walk:
         return None
 
     def _why_not_met(self, copy: str) -> str:
-        number = int(copy.partition(":")[0]) if ":" in copy else None
+        number = int(copy.partition(":")[0])
         oldest = self.anchor.number if self.anchor else 1
-        if self.previous is None or (number is not None and number > self.previous.number):
+        if self.previous is None or number > self.previous.number:
             return "the chain does not reach that seal: its end was cut off, or all of it was written anew"
-        if number is not None and number < oldest:
+        if number < oldest:
             return f"the oldest seal that is kept is {oldest}; give a copy of a later one"
         return "no seal that is kept has this hash: the chain was written anew"
 
@@ -228,16 +274,13 @@ class _Rows:
         self._rows = (Entry(*row) for row in _pages(client, stream, _ENTRIES))
         self._next = next(self._rows, None)
 
-    def skip(self, upto: tuple[int, int]) -> None:
+    def passing(self, upto: tuple[int, int]) -> Iterator[Entry]:
         while self._next is not None and self._next.place <= upto:
+            yield self._next
             self._next = next(self._rows, None)
 
     def take(self, upto: tuple[int, int]) -> list[Entry]:
-        found = []
-        while self._next is not None and self._next.place <= upto:
-            found.append(self._next)
-            self._next = next(self._rows, None)
-        return found
+        return list(self.passing(upto))
 
     def rest(self) -> Iterator[Entry]:
         while self._next is not None:

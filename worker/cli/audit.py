@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,10 +11,6 @@ from worker.cli.context import FAILED, JsonOption, RouteOption, show, surroundin
 
 if TYPE_CHECKING:
     from worker.audit.verify import Verified
-
-_SEAL = re.compile(r"([0-9]{1,18}:)?[0-9a-fA-F]{64}", re.ASCII)
-#: Seconds after which what is not sealed is told with a mark.
-_LATE = 60.0
 
 audit = typer.Typer(help="The trail of everything that happened to intents.", no_args_is_help=True)
 
@@ -42,12 +37,14 @@ def verify_trail(
     Walks the whole trail, computes its chain of hashes anew, and names the first entry that was altered, removed,
     inserted or moved. Exits 1 on a fault. Every route, unless one is named; a copy of a seal needs its route.
     """
-    from worker.audit.verify import verify
+    from worker.audit.verify import is_copy, verify
 
     for copy in against or ():
-        if _SEAL.fullmatch(copy.strip()) is None:
-            wanted = "a copy of a seal is NUMBER:HASH, such as 7:0f3a… with 64 hexadecimal digits, or the hash alone"
-            raise typer.BadParameter(f"{copy} is none: {wanted}", param_hint="--against")
+        if not is_copy(copy):
+            raise typer.BadParameter(
+                f"{copy} is no copy of a seal: give NUMBER:HASH, the hash in 64 hexadecimal digits, as in 12:{'0a' * 32}",
+                param_hint="--against",
+            )
     if against and route is None:
         raise typer.BadParameter("say with --route whose seal it is", param_hint="--against")
     desk = surroundings(ctx)
@@ -68,8 +65,5 @@ def _text(one: Verified) -> str:
     if one.fault is None:
         since = f", from {one.unsealed_from}" if one.unsealed_from else ""
         lines.append(f"  unsealed {one.unsealed} entries{since}")
-    if one.unsealed_age is not None and one.unsealed_age > _LATE:
-        lines.append(
-            f"  ! not sealed for {one.unsealed_age:.0f} s, and not proven: is a worker of the route alive?"
-        )
+    lines += [f"  WARNING  {words}" for words in one.warnings]
     return visible("\n".join(lines))

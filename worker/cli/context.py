@@ -216,7 +216,13 @@ def show(document: object, text: str, as_json: bool) -> None:
 
 def to_json(document: object) -> str:
     """One line of JSON."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=_jsonable)
+    line = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=_jsonable)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair out of somebody else's message, which no terminal takes.
+        return json.dumps(document, separators=(",", ":"), default=_jsonable)
+    return line
 
 
 def _jsonable(value: object) -> object:

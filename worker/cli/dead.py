@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from contracts import ContractError, ExecutionIntent, IntentType, load_intent
 from contracts.wire import readable_intent_id
+from worker.audit.records import moment
 from worker.cli.context import (
     ActorOption,
     JsonOption,
@@ -53,7 +54,7 @@ class _Letter:
 
     @property
     def at(self) -> datetime:
-        return datetime.fromtimestamp(int(self.position.split("-")[0]) / 1000, UTC)
+        return moment(int(self.position.split("-")[0]))
 
     def document(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -163,7 +164,8 @@ def _find(desk: Surroundings, route: str, position: str) -> _Letter:
 
 
 def _letter(position: Any, fields: Any) -> _Letter:
-    texts = {name.decode(): value.decode("utf-8", "backslashreplace") for name, value in fields.items()}
+    words = ((name.decode("utf-8", "backslashreplace"), value) for name, value in fields.items())
+    texts = {name: value.decode("utf-8", "backslashreplace") for name, value in words}
     return _Letter(
         position.decode(),
         fields.get(b"body", b""),

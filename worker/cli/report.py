@@ -56,7 +56,6 @@ def report(
         "start": found.start,
         "end": found.end,
         **found.totals,
-        "strangers": found.strangers,
         "clean": found.is_clean,
     }
     show(totals, _text(found), as_json)
@@ -73,8 +72,6 @@ def _text(found: Report) -> str:
     lines = [head]
     if rows:
         lines.append(table(("FINDING", "ORDER", "INTENT", "SYMBOL", "WHAT DIFFERS"), rows))
-    if found.strangers:
-        lines.append(f"entries that no worker has written, not read: {', '.join(found.strangers)}")
     counted = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.totals.items() if count)
     return visible(
         "\n".join([*lines, f"{counted or 'no orders'}: {'clean' if found.is_clean else 'NOT CLEAN'}"])
@@ -113,17 +110,17 @@ def _compared(desk: Surroundings, route: str, start: datetime, end: datetime) ->
     from worker.audit.report import Finding, Report
 
     with broker_at_hand(desk, route, "report") as (adapter, ledger):
-        lines, strangers = _lines(desk, ledger, adapter, start, end)
+        lines = _lines(desk, ledger, adapter, start, end)
         if end > desk.clock.now() and any(line.finding is not Finding.MATCHING for line in lines):
             # The day goes on: what has just happened may be on one side only.
             desk.clock.wait(_NEVER, max(1.0, adapter.visibility_lag))
-            lines, strangers = _lines(desk, ledger, adapter, start, end)
-        return Report(route, start, end, lines, strangers)
+            lines = _lines(desk, ledger, adapter, start, end)
+        return Report(route, start, end, lines)
 
 
 def _lines(
     desk: Surroundings, ledger: Ledger, adapter: BaseBrokerAdapter, start: datetime, end: datetime
-) -> tuple[tuple[Line, ...], tuple[str, ...]]:
+) -> tuple[Line, ...]:
     from worker.audit.report import MARGIN, compare, read_ours
 
     try:
@@ -135,8 +132,7 @@ def _lines(
         raise Unavailable(
             "the broker gave a part of its list only, so nothing can be said of what is missing"
         )
-    strangers: list[str] = []
-    ours = read_ours(desk.at(ledger.keys.route), ledger.keys, start - MARGIN, end + MARGIN, strangers)
+    ours, odd = read_ours(desk.at(ledger.keys.route), ledger.keys, start - MARGIN, end + MARGIN)
     open_intents = [load_intent(body) for body in ledger.under_way()]
-    lines = compare(ours, open_intents, scan.orders, start, end, follows=adapter.orders_change)
-    return lines, tuple(strangers)
+    compared = compare(ours, open_intents, scan.orders, start, end, follows=adapter.orders_change)
+    return (*odd, *compared)

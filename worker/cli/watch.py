@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from itertools import islice
-from json import JSONDecodeError, loads
+from json import loads
 from threading import Event
 from typing import Annotated, Any
 
@@ -101,7 +101,7 @@ def _message(fields: dict[bytes, bytes]) -> Any:
     body = fields.get(b"body", b"")
     try:
         return loads(body)
-    except (JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return body.decode("utf-8", "backslashreplace")
 
 

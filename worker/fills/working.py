@@ -9,13 +9,20 @@ from typing import Any
 
 import redis
 
-from contracts import ExecutionResponse, OrderEvent, OrderStatus, SafetyCode, dump, load_response
+from contracts import (
+    ContractError,
+    ExecutionResponse,
+    OrderEvent,
+    OrderStatus,
+    SafetyCode,
+    dump,
+    load_response,
+)
 from worker.clock import Clock
 from worker.connection import is_unavailable
 from worker.errors import Unavailable
 from worker.fills.life import Life, dump_life, load_life
 from worker.keys import RouteKeys
-from worker.published import messages
 from worker.script import Script
 
 _FIELD = "order:"
@@ -49,11 +56,20 @@ class Working:
     make the same call again; what it published is not published twice.
     """
 
-    def __init__(self, client: redis.Redis, route: str, broker: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        route: str,
+        broker: str,
+        clock: Clock,
+        unreadable: Callable[[str, str], None] = lambda _entry, _why: None,
+    ) -> None:
+        """``unreadable`` hears of each answer that is none: its entry, and why."""
         self._client: Any = client
         self._keys = RouteKeys(route)
         self._broker = broker
         self._clock = clock
+        self._unreadable = unreadable
 
     def lead(self, worker: str, seconds: float) -> bool:
         """Whether it is this worker that follows the orders for all, for so long from now."""
@@ -87,16 +103,12 @@ class Working:
                 answers = self._client.xrange(self._keys.responses, after, "+", count=ANSWERS)
             if not answers:
                 return 0, []
-            orders = [row for row in answers if b"target" not in row[1]]
-            accepted = list(messages(load_response, orders))
-            seen = {
-                one.broker_order_id: _answered(one)
-                for one in accepted
-                if one.accepted and one.broker_order_id
-            }
+            seen, odd = _read(answers)
             # What was seen of an order before its answer came from notices.
             written = self._write(seen, "notice", position, answers[-1][0])
             if written is not None:
+                for entry, why in odd:
+                    self._unreadable(entry, why)
                 return len(answers), written
         return 0, []
 
@@ -155,6 +167,22 @@ class Working:
             message=life.message,
             timestamp=self._clock.now(),
         )
+
+
+def _read(answers: list[tuple[bytes, dict[bytes, bytes]]]) -> tuple[dict[str, Seen], list[tuple[str, str]]]:
+    """The accepted orders of these answers; and the entries that are none, which must not hold up those behind them."""
+    seen, odd = {}, []
+    for entry, fields in answers:
+        if b"target" in fields:
+            continue
+        try:
+            one = load_response(fields.get(b"body", b""))
+        except ContractError as error:
+            odd.append((entry.decode(), str(error)))
+            continue
+        if one.accepted and one.broker_order_id:
+            seen[one.broker_order_id] = _answered(one)
+    return seen, odd
 
 
 def _answered(answer: ExecutionResponse) -> Seen:

@@ -441,7 +441,8 @@ class Ledger:
         build; else which is of which: then nothing live is launched.
         """
         how, *which = self._call("beat", json.dumps(card), _ms(fresh), _ms(forgotten))
-        return which[0].decode() if how == b"differ" else ""
+        # A stranger may have put any bytes among the workers' names.
+        return which[0].decode("utf-8", "backslashreplace") if how == b"differ" else ""
 
     def is_in_use(self, fresh: float) -> bool:
         """Whether an intent is open or in doubt, or another worker was heard of within ``fresh`` seconds."""

@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from contracts import Code, ExecutionResponse, GuardState, Outcome, dump, load_intent, load_response
+from contracts import (
+    Code,
+    ExecutionResponse,
+    GuardState,
+    Outcome,
+    dump,
+    load_intent,
+    load_response,
+)
 from worker.audit.story import Story, tell
 from worker.audit.waiting import Waiting, find_waiting
 from worker.errors import Refused
@@ -362,19 +370,26 @@ def _seconds(entry: bytes) -> float:
 
 
 def _workers(rows: dict[bytes, bytes], now: float) -> list[WorkerInfo]:
-    found = [_worker(name.decode(errors="replace"), body, now) for name, body in rows.items()]
-    alive = [one for one in found if one is not None and one.age <= HEARTBEAT_LOST]
-    return sorted(alive, key=lambda one: one.name)
+    read = (_worker(name, body, now) for name, body in rows.items())
+    return sorted((one for one in read if one), key=lambda one: one.name)
 
 
-def _worker(name: str, body: bytes, now: float) -> WorkerInfo | None:
-    """What a worker says of itself; nothing, where a stranger has written it."""
+def _worker(name: bytes, body: bytes, now: float) -> WorkerInfo | None:
+    """One that is alive. What no worker of ours has written is none; for the next heartbeat it counts as another build."""
     try:
         info = json.loads(body)
-        age = max(0.0, now - info["beat"] / 1000)
-        return WorkerInfo(name, str(info["host"]), info["pid"], info["port"], age, str(info.get("mode", "")))
-    except (ValueError, TypeError, KeyError, AttributeError):
+        age = now - info["beat"] / 1000
+        found = WorkerInfo(
+            name.decode(),
+            str(info["host"]),
+            int(info["pid"]),
+            int(info["port"]),
+            max(0.0, age),
+            str(info.get("mode", "")),
+        )
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+    return found if abs(age) <= HEARTBEAT_LOST else None
 
 
 def _doubt(intent_id: str, row: dict[bytes, bytes], now: float) -> Doubt:

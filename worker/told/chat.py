@@ -61,4 +61,4 @@ def worded(body: bytes) -> tuple[str, str, str]:
         *(f"{name}: {event[name]}" for name in _SHOWN if event.get(name)),
     ]
     grave = "success" if kind in _GOOD else "failure" if kind in _GRAVE else "warning"
-    return f"{kind} on route {event['route']}", "\n".join(lines), grave
+    return f"{kind} on route {event.get('route', '?')}", "\n".join(lines), grave

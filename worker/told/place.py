@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
@@ -26,6 +27,15 @@ class Fact(NamedTuple):
     #: The event as JSON.
     body: bytes
 
+    @property
+    def is_event(self) -> bool:
+        """Whether it is one at all, also of a newer version; anybody may have put something else there."""
+        try:
+            event = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(event, dict) and isinstance(event.get("type"), str)
+
 
 class Place:
     """
@@ -38,6 +48,7 @@ class Place:
         self._keys = RouteKeys(route)
         self._teller = self._keys.teller(channel)
         self._channel = channel
+        self.stream = self._keys.failsafe
 
     def lead(self, worker: str, seconds: float) -> bool:
         """Whether it is this worker that tells for all, for so long from now."""

@@ -77,6 +77,8 @@ class Teller:
         self._counted = counted
         self._log = log.bind(channel=channel.name)
         self._clock = clock
+        #: Routes whose keys are of another type, as was told.
+        self._broken: set[str] = set()
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -97,6 +99,13 @@ class Teller:
                 self._tell_route(route, place)
             except (Unavailable, _Left):
                 continue  # the next step goes on from where it was
+            except redis.ResponseError as error:
+                # Somebody has put something else under a key of this route. The others are told all the same.
+                if route not in self._broken:
+                    self._broken.add(route)
+                    self._log.error(Event.TELLING_FAULT, route=route, reason=str(error), exc_info=True)
+            else:
+                self._broken.discard(route)
 
     def _resign(self) -> None:
         for place in self._places.values():
@@ -108,7 +117,11 @@ class Teller:
     def _tell_route(self, route: str, place: Place) -> None:
         while not self.stop.is_set() and place.lead(self._worker, LEASE) and (facts := place.waiting()):
             for fact in facts:
-                if not self._kinds or fact.kind in self._kinds:
+                if not fact.is_event:
+                    # Tries would only hold up the events behind it.
+                    entry = fact.entry_id.decode()
+                    self._log.error(Event.ENTRY_UNREADABLE, route=route, stream=place.stream, entry=entry)
+                elif not self._kinds or fact.kind in self._kinds:
                     self._tell(route, place, fact)
                 place.done(fact)
 

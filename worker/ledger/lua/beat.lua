@@ -11,23 +11,31 @@ card.beat = now_ms
 redis.call('HSET', K.state, 'alive_at', string.format('%.0f', now_ms))
 redis.call('HSET', K.workers, worker, cjson.encode(card))
 
--- A card that cannot be read, or has no time that can be, is no worker's: it is forgotten. One without a build is of another.
-local function read_card(text)
-  local ok, found = pcall(cjson.decode, text)
-  local is_card = ok and type(found) == 'table' and type(found.beat) == 'number' and found.beat <= now_ms + fresh_ms
-  if not is_card then return 0, '' end
-  return found.beat, type(found.build) == 'string' and found.build or ''
+-- What a row says, or nil if no worker of ours has written it so: then a worker of another kind may have.
+local function read(row)
+  local ok, other = pcall(cjson.decode, row)
+  if not ok or type(other) ~= 'table' or type(other.beat) ~= 'number' then return nil end
+  if other.build ~= nil and type(other.build) ~= 'string' then return nil end
+  -- Servers' clocks differ a little after a fail-over. One far ahead would be alive for ever.
+  if not (other.beat <= now_ms + fresh_ms) then return nil end
+  return other
 end
 
 local which, agreed = {}, true
 local rows = redis.call('HGETALL', K.workers)
 for i = 1, #rows, 2 do
-  local beat, other = read_card(rows[i + 1])
-  local age = now_ms - beat
+  local other = read(rows[i + 1])
+  if not other then
+    -- It counts as a worker of another build that was heard of now. One that is alive writes its row again and again,
+    -- and counts as long as it does; junk is silent from here on, and is forgotten as any worker.
+    other = {beat = now_ms, build = 'unreadable'}
+    redis.call('HSET', K.workers, rows[i], cjson.encode(other))
+  end
+  local age = now_ms - other.beat
   if age > forgotten_ms then redis.call('HDEL', K.workers, rows[i]) end
   if age <= fresh_ms then
-    which[#which + 1] = rows[i] .. ' ' .. other
-    agreed = agreed and other == (card.build or '')
+    which[#which + 1] = rows[i] .. ' ' .. (other.build or '')
+    agreed = agreed and (other.build or '') == (card.build or '')
   end
 end
 if build ~= '' then
