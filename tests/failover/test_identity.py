@@ -13,6 +13,7 @@ from contracts import OrderScan
 from tests.conftest import RedisServer, start_redis
 from tests.failover.desk import Member, silent
 from tests.failover.servers import DURABLE
+from tests.process.workers import wait_until
 from worker.connection import connect
 from worker.errors import StateLost, Unavailable
 from worker.ledger.control import Control
@@ -68,6 +69,8 @@ def register(one: Member) -> str:
 
 
 def restart(server: RedisServer, one: Member) -> str:
+    """With all that it has acknowledged in its file: while the disk is busy, ``everysec`` holds that back for seconds."""
+    wait_until(lambda: one.client.info("persistence")["aof_buffer_length"] == 0, "all is written")
     server.kill()
     server.start()
     lose(one)
@@ -76,6 +79,7 @@ def restart(server: RedisServer, one: Member) -> str:
 
 def go_back(server: RedisServer, one: Member, between: Callable[[], None]) -> str:
     """Restore a copy of the server's files that was made before ``between``."""
+    wait_until(lambda: one.client.info("persistence")["aof_buffer_length"] == 0, "all is written")
     kept = server.folder.parent / f"{server.folder.name}-kept"
     shutil.copytree(server.folder / "appendonlydir", kept)
     between()
