@@ -23,7 +23,7 @@ LUA = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "worker").rgl
 LAYERS = (
     {"contracts"},
     {"bell", "keys", "clock", "errors", "redact", "settings", "metrics", "logs"},
-    {"connection", "durability", "line", "published", "script", "url_options"},
+    {"connection", "durability", "line", "script", "url_options"},
     {"evidence", "guard", "markets"},
     {"brokers"},
     {"audit", "fills", "transport", "ledger", "producer", "told"},

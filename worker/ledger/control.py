@@ -10,6 +10,7 @@ from typing import Any
 
 from contracts import (
     Code,
+    ContractError,
     ExecutionResponse,
     GuardState,
     Outcome,
@@ -24,7 +25,6 @@ from worker.evidence import order_key
 from worker.keys import GROUP
 from worker.ledger.records import Doubt as OpenDoubt
 from worker.ledger.steering import Steering, unavailable
-from worker.published import messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,12 +341,21 @@ class Control(Steering):
             start = f"{since}"
             while True:
                 batch = self._client.xrange(self._keys.responses, min=start, count=5000)
-                for answer in messages(load_response, batch):
-                    if answer.broker_order_id == number and answer.intent_id != intent_id:
+                for _, row in batch:
+                    answer = _readable(row)
+                    if answer and answer.broker_order_id == number and answer.intent_id != intent_id:
                         raise Refused(f"order {number} belongs to intent {answer.intent_id} already")
                 if len(batch) < 5000:
                     return
                 start = f"({batch[-1][0].decode()}"
+
+
+def _readable(row: dict[bytes, bytes]) -> ExecutionResponse | None:
+    """An answer; none where somebody else has written the entry, which gives no order to anybody."""
+    try:
+        return load_response(row.get(b"body", b""))
+    except ContractError:
+        return None
 
 
 def _refuse_other_than_target(doubt: OpenDoubt, number: str) -> None:
