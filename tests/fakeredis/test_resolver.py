@@ -648,6 +648,28 @@ def test_the_list_is_read_from_a_day_before_all_that_was_compared_for_good(
     read.assert_called_once_with(compared_to - timedelta(days=1))
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [row(None, "N7"), row("nobodys", "N7"), row("a", "N1"), row("a", "N2")],
+    ids=lambda one: one.broker_order_id,
+)
+def test_what_was_compared_for_good_is_not_read_again_for_ever(
+    bench: Make, monkeypatch: pytest.MonkeyPatch, listed: OrderRecord
+) -> None:
+    here = bench(lambda request: HELD)
+    enqueue(here.client, make_intent(intent_id="a"))
+    here.desk.work()
+    here.broker.orders.append(replace(listed, placed_at=here.clock.now()))
+    here.clock.advance(100)
+    here.scan()
+    read = Mock(return_value=OrderScan((), True))
+    monkeypatch.setattr(here.broker, "list_orders", read)
+
+    here.scan()
+
+    read.assert_called_once_with(here.clock.now() - timedelta(days=1))
+
+
 @pytest.mark.parametrize("shows_ids", [True, False])
 def test_an_order_of_an_open_doubt_is_compared_when_the_doubt_has_ended_however_late(
     bench: Make, shows_ids: bool
