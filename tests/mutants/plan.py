@@ -15,7 +15,8 @@ _LEDGER = (
 PLAN: Final[dict[str, tuple[str, ...]]] = {
     "worker.guard": ("tests/unit/test_guard.py", "tests/fakeredis/test_guard_homes.py"),
     "worker.evidence": ("tests/unit/test_evidence.py", "tests/fakeredis/test_resolver.py"),
-    "worker.resolver": ("tests/fakeredis/test_resolver.py",),
+    "worker.resolver": ("tests/fakeredis/test_resolver.py", "tests/fakeredis/test_byhand.py"),
+    "worker.byhand": ("tests/fakeredis/test_byhand.py",),
     "worker.engine": ("tests/fakeredis/test_engine_flow.py", *_ENGINE, "tests/fakeredis/test_ledger.py"),
     "worker.settler": ("tests/unit/test_settler.py", *_ENGINE),
     "worker.cancels": ("tests/unit/test_cancels.py", *_ENGINE),
