@@ -163,6 +163,29 @@ def test_a_cancel_is_answered_with_the_number_of_its_target_and_no_other(bench: 
     assert answers(here.client)["c"] == answer and state(here.client, "c") == "settled"
 
 
+@pytest.mark.parametrize(("text", "named"), [("1", "N1"), ("N1", "N1"), ("7", "7")])
+def test_the_number_of_a_cancels_target_may_be_said_as_the_screen_shows_it(
+    bench: Make, text: str, named: str
+) -> None:
+    here = bench(lambda request: HELD)
+    _cancel_in_doubt(here)
+    long_ago(here, "c")
+
+    class Shown(MockBroker):
+        @classmethod
+        def may_mean(cls, text: str, number: str) -> bool:
+            return number.endswith(text)
+
+    assert target_named(Control(here.client, "default").open_doubt("c"), Shown, text) == Named(named)
+
+
+def test_an_order_without_a_price_is_told_without_one(here: Bench) -> None:
+    here.broker.orders.append(replace(unnamed("N1"), symbol="000660", limit_price=None))
+
+    with pytest.raises(Refused, match="order N1 is BUY 10 000660, and the doubt"):
+        say(here, "N1")
+
+
 def test_a_cancel_whose_target_is_forgotten_is_answered_with_the_number_that_was_said(bench: Make) -> None:
     here = bench(lambda request: HELD)
     _cancel_in_doubt(here)

@@ -79,6 +79,7 @@ _FINDS_NONE: Final = "what follows finds none then, and takes longer"
 _AS_GOOD_AS_NONE: Final = "nobody tells it from None"
 _VERY_MOMENT: Final = "of the very moment"
 _NO_NUMBER: Final = "no lane and no stream knows an entry without a number"
+_AS_FALSE: Final = "as false as False"
 _TRIES: Final = "how often it is tried is no promise"
 _PROTOCOL: Final = "a default of a protocol's method, which nobody calls"
 _BATCH: Final = "how many are taken in one go is no promise"
@@ -131,6 +132,12 @@ EXPLAINED: Final[dict[tuple[str, str], str]] = {
         "worker.resolver",
         "turned round: watched.followed < AGREEING",
     ): "by the second look of its own both readings are late ones, and none is missing",
+    ("worker.resolver", "returns None: return False"): _AS_FALSE,
+    ("worker.byhand", "off by one: 1"): "a list read from earlier on",
+    (
+        "worker.byhand",
+        "and/or: load_response(doubt.target_response).broker_order_id or ''",
+    ): "an accepted answer has one",
     ("worker.settler", "off by one: 64"): _BATCH,
     ("worker.settler", "always: if handed:"): _NONE,
     ("worker.engine", "off by one: 4096"): "how many parsed intents are kept is no promise",
